@@ -28,8 +28,9 @@ import (
 
 // Defaults of a [Config].
 const (
-	DefaultTimeout = 3 * time.Second // Lambda's own
-	DefaultRegion  = "us-east-1"
+	DefaultTimeout     = 3 * time.Second // Lambda's own
+	DefaultRegion      = "us-east-1"
+	DefaultConcurrency = 50
 )
 
 // InitTimeout is how long a process may take until it polls for its first event: the init phase of
@@ -54,7 +55,7 @@ type Config struct {
 	Endpoint string
 	Timeout  time.Duration // bounds one invocation; zero means [DefaultTimeout]
 	// Concurrency is how many processes may run at once, each with one invocation at a time, as in
-	// Lambda. They are started on demand. Zero means one per CPU that Go uses.
+	// Lambda. They are started on demand. Zero means [DefaultConcurrency] more than Go uses CPUs.
 	Concurrency int
 	// Env holds further variables, as NAME=value. They override Lambda's. An
 	// AWS_ENDPOINT_URL_SERVICE among them must be on this machine too.
@@ -81,11 +82,9 @@ type Host struct {
 	config Config
 
 	slots   chan struct{} // one element per call of Invoke that has a process or starts one
+	idle    chan *process // those that wait for work
 	closing chan struct{} // closed by Close
 	close   sync.Once
-
-	mu   sync.Mutex
-	idle []*process // those that wait for work, the warmest last
 }
 
 // Start checks that the function can run here, starts its first process and waits until that polls
@@ -103,11 +102,12 @@ func Start(ctx context.Context, c Config) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{config: c, slots: make(chan struct{}, c.Concurrency), closing: make(chan struct{})}
+	h.idle = make(chan *process, min(c.Concurrency, runtime.GOMAXPROCS(0)))
 	p, err := h.launch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	h.idle = append(h.idle, p)
+	h.idle <- p
 	return h, nil
 }
 
@@ -120,7 +120,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Region = cmp.Or(c.Region, DefaultRegion)
 	c.FunctionARN = cmp.Or(c.FunctionARN, fmt.Sprintf("arn:aws:lambda:%s:123456789012:function:%s", c.Region, filepath.Base(path)))
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
-	c.Concurrency = cmp.Or(c.Concurrency, runtime.GOMAXPROCS(0))
+	c.Concurrency = cmp.Or(c.Concurrency, runtime.GOMAXPROCS(0)+DefaultConcurrency)
 	if c.Timeout < 0 || c.Concurrency < 0 {
 		return c, errors.New("hosting a function: timeout and concurrency cannot be negative")
 	}
@@ -148,27 +148,33 @@ func (h *Host) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	}
 	for {
 		var p *process
-		h.mu.Lock()
-		if n := len(h.idle) - 1; n >= 0 {
-			p, h.idle = h.idle[n], h.idle[:n]
-		}
-		h.mu.Unlock()
-		if p != nil && p.replaced() {
-			p.stop()
-			continue
+		var err error
+		select {
+		case p = <-h.idle:
+		default:
+			if len(h.slots) > runtime.GOMAXPROCS(0) { // most functions answer soon, others need processes
+				select {
+				case p = <-h.idle:
+				case <-time.After(250 * time.Millisecond):
+				}
+			}
 		}
 		if p == nil {
-			var err error
 			if p, err = h.launch(ctx); err != nil {
 				return nil, err
 			}
+		} else if p.replaced() {
+			p.stop()
+			continue
 		}
 		fresh := !p.used
 		answer, err := p.invoke(ctx, event)
 		if _, answered := errors.AsType[*FunctionError](err); err == nil || answered {
-			h.mu.Lock()
-			h.idle = append(h.idle, p)
-			h.mu.Unlock()
+			select {
+			case h.idle <- p:
+			default: // more than the CPUs need
+				p.stop()
+			}
 			return answer, err
 		}
 		p.stop()
@@ -186,8 +192,8 @@ func (h *Host) Close() error {
 		for range cap(h.slots) { // which the invocations leave
 			h.slots <- struct{}{}
 		}
-		for _, p := range h.idle {
-			p.stop()
+		for len(h.idle) > 0 {
+			(<-h.idle).stop()
 		}
 	})
 	return nil

@@ -575,6 +575,32 @@ func TestManyCallersShareFewProcesses(t *testing.T) {
 	calls.Wait()
 }
 
+// Invocations that wait for something do not keep others from a process, as in Lambda.
+func TestSlowInvocationsDelayNoOther(t *testing.T) {
+	t.Parallel()
+	line := newLifeline(t)
+	c := config(t, "function")
+	c.Concurrency, c.Env = 0, append(c.Env, line.variable())
+	h := start(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	var slow sync.WaitGroup
+	defer slow.Wait()
+	defer cancel()
+	for range runtime.GOMAXPROCS(0) {
+		slow.Go(func() {
+			if got, err := invoke(ctx, h, order{Do: "hang"}); !errors.Is(err, context.Canceled) {
+				t.Errorf("hang: %q, %v", got, err)
+			}
+		})
+		line.accept(t)
+	}
+	for range 2 {
+		if got := mustInvoke(t, h, order{Do: "echo", Text: "3"}); got != "3" {
+			t.Errorf("got %s", got)
+		}
+	}
+}
+
 func TestCloseEndsInvocations(t *testing.T) {
 	t.Parallel()
 	line := newLifeline(t)

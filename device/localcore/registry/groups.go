@@ -189,10 +189,8 @@ func (s *state) ancestors(name string) []string {
 
 // root returns the top of the hierarchy that a group belongs to.
 func (s *state) root(name string) string {
-	if above := s.ancestors(name); len(above) > 0 {
-		return above[len(above)-1]
-	}
-	return name
+	lineage := append([]string{name}, s.ancestors(name)...)
+	return lineage[len(lineage)-1]
 }
 
 func (s *state) children(parent string) []ThingGroup {

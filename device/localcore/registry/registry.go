@@ -66,7 +66,7 @@ type Registry struct {
 // Open returns the registry that is stored in the file at path, which it makes
 // where there is none. An empty path means memory only. A file that another
 // process holds open gives [records.ErrLocked]. Errors do not repeat the path.
-func Open(path string, o Options) (*Registry, error) {
+func Open(path string, o Options) (_ *Registry, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -76,7 +76,6 @@ func Open(path string, o Options) (*Registry, error) {
 	r := &Registry{options: o, watchers: map[*func(Change)]bool{}}
 	first := new(state).next()
 	r.committed.Store(first)
-	var err error
 	if r.file, err = records.Open(path); err != nil {
 		return nil, err
 	}
