@@ -26,11 +26,10 @@ type launch struct {
 	held    []*heldDevice // likewise; nil if nothing is held
 }
 
-// Enroll enrolls the devices and, if they are to be held, keeps them connected
-// for a while. It ends early when ctx ends, with that context's cause. There is
-// always a report, except when nothing could be started: then it is nil and the
-// error is that of [Config.Check]. Devices that failed are in the report and
-// are no error.
+// Enroll enrolls the devices and, if they are to be held, keeps them connected for a while. It ends
+// early when ctx ends, with that context's cause. There is always a report, except when nothing
+// could be started: then it is nil and the error is that of [Config.Check]. Devices that failed are
+// in the report and are no error.
 func Enroll(ctx context.Context, c Config) (*Report, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -54,10 +53,7 @@ func Enroll(ctx context.Context, c Config) (*Report, error) {
 	}
 	stop()
 	l.meter.fill(r)
-	if ctx.Err() != nil {
-		return r, context.Cause(ctx)
-	}
-	return r, nil
+	return r, context.Cause(ctx)
 }
 
 // enrollAll begins one device after the other, and returns when every device that began

@@ -5,6 +5,7 @@ package fleet
 import (
 	"fmt"
 	"syscall"
+	"time"
 )
 
 // privateModes means that the mode of a directory limits access to it.
@@ -34,6 +35,5 @@ func usage() float64 {
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
 		return 0
 	}
-	seconds := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
-	return seconds(r.Utime) + seconds(r.Stime)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano()).Seconds()
 }

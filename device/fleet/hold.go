@@ -180,8 +180,7 @@ func (h *hold) each(work func(*heldDevice)) {
 	_ = group.Wait() // there is none
 }
 
-// connect connects a device, repeatedly while that may help. turn waits for
-// each attempt, from 0.
+// connect connects a device, repeatedly while that may help. turn waits for each attempt, from 0.
 func (h *hold) connect(ctx context.Context, d *heldDevice, stage Stage, turn func(attempt int) error) error {
 	for attempt := 0; ; attempt++ {
 		if err := turn(attempt); err != nil {
@@ -279,11 +278,7 @@ func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
 
 // publish publishes a message that shows that the device is alive.
 func (h *hold) publish(ctx context.Context, d *heldDevice, number int) {
-	message := awsiot.EncodeJSON(struct {
-		ThingName string    `json:"thingName"`
-		Number    int       `json:"number"`
-		Time      time.Time `json:"time"`
-	}{d.thing, number, time.Now().UTC()})
+	message := awsiot.EncodeJSON(map[string]any{"thingName": d.thing, "number": number, "time": time.Now().UTC()})
 	reply, cancel := context.WithTimeout(ctx, provision.DefaultAnswerTimeout)
 	defer cancel()
 	began := time.Now()

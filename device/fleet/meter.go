@@ -281,16 +281,12 @@ func cause(err error, serial string) string {
 // root follows the chain of causes to its end. Of several it takes the last, since what wraps an
 // error says what that was.
 func root(err error) error {
-	for {
-		next := errors.Unwrap(err)
-		if several, ok := any(err).(interface{ Unwrap() []error }); ok {
-			if errs := several.Unwrap(); len(errs) > 0 {
-				next = errs[len(errs)-1]
-			}
-		}
-		if next == nil {
-			return err
-		}
-		err = next
+	if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 {
+		errs := several.Unwrap()
+		return root(errs[len(errs)-1])
 	}
+	if next := errors.Unwrap(err); next != nil {
+		return root(next)
+	}
+	return err
 }

@@ -81,8 +81,8 @@ const usualHeight, rowHeight = 220, 26
 // linear returns where the values from 0 to high are, and about four ticks at round ones.
 func linear(high float64, unit string) (at func(float64) float64, ticks []tick) {
 	at = func(v float64) float64 { return 100 * v / high }
-	for step, v := round125(high/4, 1), 0.0; v <= high*1.0001; v += step {
-		ticks = append(ticks, tick{at(v), fmt.Sprintf("%.4g", v) + unit})
+	for step, v := round125(high/4, 1), 0.0; v/high <= 1.0001; v += step {
+		ticks = append(ticks, tick{at(v), fmt.Sprintf("%.8g", v) + unit})
 	}
 	return at, ticks
 }
@@ -107,13 +107,13 @@ func logarithmic(low, high float64) (at func(float64) float64, ticks []tick) {
 	at = func(ms float64) float64 { return 100 * math.Log(max(ms, low)/low) / math.Log(high/low) }
 	const room = 25
 	decade := 100 / math.Log10(high/low)
-	for v := low; v <= high*1.0001; v = round125(v*1.01, 1) {
+	for v := low; v/high <= 1.0001; v = round125(v*1.01, 1) {
 		t := tick{At: at(v)}
 		power := math.Abs(math.Remainder(math.Log10(v), 1)) < 0.01
 		if power && decade >= room || decade*math.Log10(2) >= room || power && math.Abs(math.Remainder(math.Log10(v), 2)) < 0.01 {
 			t.Label = fmt.Sprintf("%.3g ms", v)
 			if v >= 1000 {
-				t.Label = fmt.Sprintf("%.4g s", v/1000)
+				t.Label = fmt.Sprintf("%.8g s", v/1000)
 			}
 		}
 		ticks = append(ticks, t)

@@ -103,6 +103,22 @@ func TestPageIsSelfContained(t *testing.T) {
 	}
 }
 
+// TestPageOfALargeFleetHasPlainNumbers has values of five digits on both axes.
+func TestPageOfALargeFleetHasPlainNumbers(t *testing.T) {
+	t.Parallel()
+	r := fleet.Report{
+		Counts:   fleet.Counts{Devices: 20_000, Enrolled: 20_000},
+		Timeline: fleet.Timeline{Enrolled: append(make([]int, 40_000), 20_000)},
+		Stages:   []fleet.Latency{{Stage: fleet.StageDial, Count: 1, P50: 1, P90: 2, P99: 3, Max: 7_200_000}},
+	}
+	_, text := savePage(t, &r)
+	for _, want := range []string{">20000<", ">40000 s<", ">10000 s<"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+}
+
 // A measure is what the browser says of the page.
 type measure struct {
 	Charts   []string // by id; drawn, with room on the screen

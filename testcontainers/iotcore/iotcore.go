@@ -1,7 +1,6 @@
-// Package iotcore starts iot_core_local, the emulator of AWS IoT Core, in a
-// container for a test, as a module of Testcontainers for Go. It knows the image
-// alone and imports nothing of the emulator; a Go program that does not want a
-// container runs localcore.Start instead.
+// Package iotcore starts iot_core_local, the emulator of AWS IoT Core, in a container for a test,
+// as a module of Testcontainers for Go. It knows the image alone and imports nothing of the
+// emulator; a Go program that does not want a container runs localcore.Start instead.
 package iotcore
 
 import (
@@ -24,11 +23,10 @@ type Container struct {
 	*testcontainers.DockerContainer
 }
 
-// Run starts image, which make images builds as iot_core_local, and returns when
-// devices can connect; ctx bounds the wait, of a minute at most. Options are those
-// of Testcontainers and WithArguments. Where Run fails after the container was
-// created it returns both, so testcontainers.CleanupContainer(t, c) comes before
-// the look at the error.
+// Run starts image, which make images builds as iot_core_local, and returns when devices can
+// connect; ctx bounds the wait, of a minute at most. Options are those of Testcontainers and
+// WithArguments. Where Run fails after the container was created it returns both, so
+// testcontainers.CleanupContainer(t, c) comes before the look at the error.
 func Run(ctx context.Context, image string, options ...testcontainers.ContainerCustomizer) (*Container, error) {
 	all := append([]testcontainers.ContainerCustomizer{
 		testcontainers.WithExposedPorts(mqttPort, apiPort),
@@ -46,9 +44,8 @@ func Run(ctx context.Context, image string, options ...testcontainers.ContainerC
 	return &Container{c}, err
 }
 
-// WithArguments adds arguments of iot_core_local serve, such as "--templates",
-// "none", to those with which Run starts it. The last of an argument that is given
-// twice counts.
+// WithArguments adds arguments of iot_core_local serve, such as "--templates", "none", to those
+// with which Run starts it. The last of an argument that is given twice counts.
 func WithArguments(arguments ...string) testcontainers.ContainerCustomizer {
 	return testcontainers.WithCmdArgs(arguments...)
 }

@@ -1,5 +1,4 @@
-// Command iot_fleet enrolls a fleet of simulated devices for real, and measures
-// it.
+// Command iot_fleet enrolls a fleet of simulated devices for real, and measures it.
 package main
 
 import (

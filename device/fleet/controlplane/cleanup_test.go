@@ -498,6 +498,15 @@ func TestReadTargets(t *testing.T) {
 		"spaces within":    {"a b\n", nil},
 		"bad later line":   {"a\nb;c\n", nil},
 		"column missing":   {"x,thingName\n1\n", nil},
+		"semicolons":       {"# a, b\n\"Name, old\";Thing Name\r\n1;a\r\n", []controlplane.Target{{ThingName: "a"}}},
+		"tabs, no region":  {"Region\tthingName\n\ta\n", []controlplane.Target{{ThingName: "a"}}},
+		"rows of nothing":  {" \nthingName,x\n  \na,1\n,\n", []controlplane.Target{{ThingName: "a"}}},
+		"no name in a row": {"thingName,x\n,1\n", nil},
+		"capitals":         {strings.ToUpper(id) + "\n", []controlplane.Target{{CertificateID: id}}},
+		"certificate ARNs": {"certificateArn\narn:aws-cn:iot:cn-north-1:123456789012:cert/" + id + "\n", []controlplane.Target{{CertificateID: id}}},
+		"ARN of a thing":   {"arn:aws:iot:us-east-1:123456789012:thing/a\n", nil}, // which may be of another Region
+		"things like ids":  {"thingName\n" + id + "\n", []controlplane.Target{{ThingName: id}}},
+		"ids like things":  {"certificateId\na\n", nil},
 	} {
 		got, err := controlplane.ReadTargets(strings.NewReader(test.text))
 		if diff := cmp.Diff(test.want, got); diff != "" || (err != nil) != (test.want == nil) {

@@ -98,6 +98,7 @@ func (c *Counts) add(d Counts) {
 	c.Gone += d.Gone
 	c.Shared += d.Shared
 	c.Kept += d.Kept
+	c.Resumed += d.Resumed
 }
 
 // each works through the targets and, if completed is set, adds those that are done to the journal,
@@ -213,10 +214,10 @@ func (r *Run) certificate(ctx context.Context, id string) (c Certificate, err er
 }
 
 // list returns what all pages of a paginator of the AWS SDK have.
-func list[P any](ctx context.Context, pages interface {
+func list[P, T any](ctx context.Context, pages interface {
 	HasMorePages() bool
 	NextPage(context.Context, ...func(*iot.Options)) (P, error)
-}, of func(P) []string) (all []string, err error) {
+}, of func(P) []T) (all []T, err error) {
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -47,9 +48,10 @@ func (r *Run) ThingsInGroup(ctx context.Context, group string) ([]Target, error)
 	return targets("group "+group, names, err)
 }
 
-// ReadTargets reads targets from CSV: the column thingName or certificateId of a file whose first
-// line names its columns, else the first column, in which what has the form of a certificate id is
-// one. All lines are read before the first target is returned, so that a bad line changes nothing.
+// ReadTargets reads targets from CSV, separated by commas, semicolons or tabs: the column thingName,
+// certificateId or certificateArn of a file whose first line names its columns, else the first
+// column, in which what has the form of a certificate's id or ARN is one. All lines are read before
+// the first target is returned, so that a bad line changes nothing.
 func ReadTargets(in io.Reader) ([]Target, error) {
 	text := bufio.NewReader(in)
 	if mark, _ := text.Peek(3); string(mark) == "\ufeff" { // byte order mark, which quotes may follow
@@ -57,8 +59,13 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 	}
 	c := csv.NewReader(text)
 	c.FieldsPerRecord, c.TrimLeadingSpace, c.Comment = -1, true, '#'
+	start, _ := text.Peek(text.Size())
+	if separator := firstSeparator.FindSubmatch(start); separator != nil {
+		c.Comma = rune(separator[1][0])
+		c.TrimLeadingSpace = c.Comma != '\t' // which is space: empty columns would be lost
+	}
 	var targets []Target
-	column := -1
+	column, name := -1, "" // without a name both forms are read
 	for {
 		fields, err := c.Read()
 		if errors.Is(err, io.EOF) {
@@ -67,24 +74,29 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 		if err != nil {
 			return nil, err
 		}
+		if strings.TrimSpace(strings.Join(fields, "")) == "" { // as spreadsheets end a table
+			continue
+		}
 		line, _ := c.FieldPos(0)
 		if column < 0 {
 			column = slices.IndexFunc(fields, func(f string) bool {
-				f = strings.NewReplacer(" ", "", "_", "", "-", "").Replace(f)
-				return strings.EqualFold(f, "thingName") || strings.EqualFold(f, "certificateId")
+				name = strings.ToLower(strings.NewReplacer(" ", "", "_", "", "-", "").Replace(f))
+				return name == "thingname" || name == "certificateid" || name == "certificatearn"
 			})
 			if column >= 0 {
 				continue
 			}
-			column = 0
+			column, name = 0, ""
 		}
 		if column >= len(fields) {
 			return nil, fmt.Errorf("line %d has %d columns", line, len(fields))
 		}
-		switch value := strings.TrimSpace(fields[column]); {
-		case awsiot.ValidCertificateID(value):
-			targets = append(targets, Target{CertificateID: value})
-		case awsiot.ValidThingName(value):
+		value := strings.TrimSpace(fields[column])
+		id := strings.ToLower(arnOfCertificate.ReplaceAllString(value, "")) // some tools write hexadecimal digits in capitals
+		switch {
+		case name != "thingname" && awsiot.ValidCertificateID(id):
+			targets = append(targets, Target{CertificateID: id})
+		case !strings.HasPrefix(name, "certificate") && awsiot.ValidThingName(value):
 			targets = append(targets, Target{ThingName: value})
 		default:
 			return nil, fmt.Errorf("line %d: %.100q is neither a thing name nor a certificate id", line, value)
@@ -95,3 +107,9 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 	}
 	return targets, nil
 }
+
+var (
+	arnOfCertificate = regexp.MustCompile(`^arn:.*:cert/`)
+	// firstSeparator finds the separator in the first line that has text and is no comment.
+	firstSeparator = regexp.MustCompile(`^(?:\s*\n|#.*\n)*(?:"[^"]*"|[^#",;\t\n])*([,;\t])`)
+)

@@ -57,10 +57,8 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 		done.Jobs = slices.Clone(r.Journal.jobs)
 	}
 	var mu sync.Mutex
-	type thing struct{ arn, key string }
-	things := map[string]thing{} // by name; under mu
+	arns, keys := map[string]string{}, map[string][]string{} // by thing name; under mu. Keys are those of certificates
 	counts, err := r.each(ctx, targets, false, func(ctx context.Context, t Target) (Counts, error) {
-		key := t.key()
 		if t.ThingName == "" {
 			c, err := r.certificate(ctx, t.CertificateID)
 			if isNotFound(err) || err == nil && len(c.Things) == 0 {
@@ -71,6 +69,9 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 				return Counts{}, err
 			}
 			t.ThingName = c.Things[0]
+			if r.Journal.has(Target{ThingName: t.ThingName}.key()) {
+				return Counts{Resumed: 1}, nil
+			}
 		}
 		described, err := r.Client.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: &t.ThingName})
 		if isNotFound(err) {
@@ -83,14 +84,17 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 		r.report(Device{Target: t})
 		mu.Lock()
 		defer mu.Unlock()
-		things[t.ThingName] = thing{aws.ToString(described.ThingArn), key}
+		arns[t.ThingName] = aws.ToString(described.ThingArn)
+		if t.CertificateID != "" {
+			keys[t.ThingName] = append(keys[t.ThingName], Target{CertificateID: t.CertificateID}.key())
+		}
 		return Counts{}, nil
 	})
 	done.Gone, done.Failed, done.Resumed = counts.Gone, counts.Failed, counts.Resumed
 	if err != nil && counts.Failed == 0 {
 		return done, err
 	}
-	names := slices.Sorted(maps.Keys(things))
+	names := slices.Sorted(maps.Keys(arns))
 	if !r.Apply {
 		done.Things = len(names)
 		return done, err
@@ -106,7 +110,7 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 			TimeoutConfig: &types.TimeoutConfig{InProgressTimeoutInMinutes: aws.Int64(rotationMinutes)},
 		}
 		for _, name := range batch {
-			in.Targets = append(in.Targets, things[name].arn)
+			in.Targets = append(in.Targets, arns[name])
 		}
 		_, createErr := r.Client.CreateJob(ctx, in)
 		if _, exists := errors.AsType[*types.ResourceAlreadyExistsException](createErr); createErr != nil && !exists {
@@ -115,7 +119,7 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 		done.Jobs, done.Things = append(done.Jobs, id), done.Things+len(batch)
 		completed := []string{jobMark + id}
 		for _, name := range batch {
-			completed = append(completed, things[name].key)
+			completed = append(append(completed, Target{ThingName: name}.key()), keys[name]...)
 		}
 		if err := r.Journal.add(completed...); err != nil {
 			return done, err
@@ -151,35 +155,33 @@ func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
 func (r *Run) results(ctx context.Context, done *Rotation) error {
 	done.Results = map[types.JobExecutionStatus]int{}
 	for _, id := range done.Jobs {
-		for pages := iot.NewListJobExecutionsForJobPaginator(r.Client, &iot.ListJobExecutionsForJobInput{JobId: &id}); pages.HasMorePages(); {
-			page, err := pages.NextPage(ctx)
-			if isNotFound(err) {
-				break
+		executions, err := list(ctx, iot.NewListJobExecutionsForJobPaginator(r.Client, &iot.ListJobExecutionsForJobInput{JobId: &id}),
+			func(page *iot.ListJobExecutionsForJobOutput) []types.JobExecutionSummaryForJob {
+				return page.ExecutionSummaries
+			})
+		if err != nil && !isNotFound(err) {
+			return fmt.Errorf("listing the executions of job %s: %w", id, err)
+		}
+		for _, e := range executions {
+			status := e.JobExecutionSummary.Status
+			done.Results[status]++
+			switch status {
+			case types.JobExecutionStatusQueued, types.JobExecutionStatusInProgress, types.JobExecutionStatusSucceeded:
+				continue
 			}
-			if err != nil {
-				return fmt.Errorf("listing the executions of job %s: %w", id, err)
+			if len(done.Unsuccessful) == maxFailures {
+				continue
 			}
-			for _, e := range page.ExecutionSummaries {
-				status := e.JobExecutionSummary.Status
-				done.Results[status]++
-				switch status {
-				case types.JobExecutionStatusQueued, types.JobExecutionStatusInProgress, types.JobExecutionStatusSucceeded:
-					continue
-				}
-				if len(done.Unsuccessful) == maxFailures {
-					continue
-				}
-				u := Unsuccessful{ThingName: path.Base(aws.ToString(e.ThingArn)), Status: status}
-				described, err := r.Client.DescribeJobExecution(ctx, &iot.DescribeJobExecutionInput{JobId: &id, ThingName: &u.ThingName})
-				switch {
-				case isNotFound(err): // as that of a thing that was deleted
-				case err != nil:
-					return fmt.Errorf("describing the execution of job %s by %s: %w", id, u.ThingName, err)
-				case described.Execution.StatusDetails != nil:
-					u.Reason = described.Execution.StatusDetails.DetailsMap["reason"]
-				}
-				done.Unsuccessful = append(done.Unsuccessful, u)
+			u := Unsuccessful{ThingName: path.Base(aws.ToString(e.ThingArn)), Status: status}
+			described, err := r.Client.DescribeJobExecution(ctx, &iot.DescribeJobExecutionInput{JobId: &id, ThingName: &u.ThingName})
+			switch {
+			case isNotFound(err): // as that of a thing that was deleted
+			case err != nil:
+				return fmt.Errorf("describing the execution of job %s by %s: %w", id, u.ThingName, err)
+			case described.Execution.StatusDetails != nil:
+				u.Reason = described.Execution.StatusDetails.DetailsMap["reason"]
 			}
+			done.Unsuccessful = append(done.Unsuccessful, u)
 		}
 	}
 	return nil

@@ -181,3 +181,41 @@ func TestRotateFindsTheThingOfACertificate(t *testing.T) {
 		t.Errorf("%+v, %v", done, err)
 	}
 }
+
+// TestRotateResumesThingsThatTwoTargetsName rotates a thing by its name, and later by both names too.
+func TestRotateResumesThingsThatTwoTargetsName(t *testing.T) {
+	t.Parallel()
+	core := startEmulator(t)
+	made := enroll(t, core, "2974680000001", 1).Devices[0]
+	name, certificate := controlplane.Target{ThingName: made.ThingName}, controlplane.Target{CertificateID: made.CertificateID}
+	path := t.TempDir() + "/done.txt"
+	for i, targets := range [][]controlplane.Target{{name}, {certificate, name}, {certificate}} {
+		run, _ := newRun(core, true)
+		var err error
+		if run.Journal, err = controlplane.OpenJournal(path, "rotation"); err != nil {
+			t.Fatal(err)
+		}
+		done, err := run.Rotate(t.Context(), targets, "night")
+		if err != nil || len(jobIDs(t, run)) != 1 || done.Resumed != min(i, 1)*len(targets) {
+			t.Errorf("run %d: %+v, %v", i, done, err)
+		}
+		if err := run.Journal.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	// A new journal, for two targets that are begun at once.
+	for _, resumed := range []int{0, 2} {
+		run, _ := newRun(core, true)
+		var err error
+		if run.Journal, err = controlplane.OpenJournal(path+"2", "rotation"); err != nil {
+			t.Fatal(err)
+		}
+		done, err := run.Rotate(t.Context(), []controlplane.Target{certificate, name}, "day")
+		if err != nil || len(jobIDs(t, run)) != 2 || done.Resumed != resumed {
+			t.Errorf("both: %+v, %v", done, err)
+		}
+		if err := run.Journal.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

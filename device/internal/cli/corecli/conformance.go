@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -34,16 +35,13 @@ type conformanceOptions struct {
 
 func newConformanceCmd(console *cli.Console) *cobra.Command {
 	var o conformanceOptions
-	cmd := &cobra.Command{
-		Use:  "conformance [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.prepare(cmd, console); err != nil {
-				return err
-			}
-			return runConformance(cmd.Context(), console, o)
-		},
-	}
+	var cmd *cobra.Command
+	cmd = cli.Command("conformance [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		if err := o.prepare(cmd, console); err != nil {
+			return err
+		}
+		return runConformance(ctx, console, o)
+	})
 	flags := cmd.Flags()
 	flags.StringVar(&o.Endpoint, "endpoint", "", "check MQTT at `HOST[:PORT]` (default: this emulator)")
 	flags.StringVar(&o.API, "api", "", "check the REST API at `URL` (default: that of AWS)")
@@ -86,7 +84,7 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 	}
 	onAWS := awsiot.ParseEndpoint(host).AWS()
 	switch {
-	case o.transcript != "" && o.transcript == o.junit:
+	case o.transcript != "" && filepath.Clean(o.transcript) == filepath.Clean(o.junit):
 		return usage("--transcript and --junit name the same file")
 	case o.Endpoint == "" && o.API != "":
 		return usage("--api needs --endpoint")

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,6 +19,7 @@ import (
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/lambdahost"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 type serveOptions struct {
@@ -27,19 +30,16 @@ type serveOptions struct {
 
 func newServeCmd(console *cli.Console) *cobra.Command {
 	var o serveOptions
-	cmd := &cobra.Command{
-		Use:  "serve [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			for flag, value := range map[string]*string{"templates": &o.Templates, "hook": &o.Hook, "account": &o.Account, "region": &o.Region} {
-				if o.Assembly != "" && !cmd.Flags().Changed(flag) {
-					*value = "" // the assembly brings it
-				}
+	var flags *pflag.FlagSet
+	cmd := cli.Command("serve [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		for flag, value := range map[string]*string{"templates": &o.Templates, "hook": &o.Hook, "account": &o.Account, "region": &o.Region} {
+			if o.Assembly != "" && !flags.Changed(flag) {
+				*value = "" // the assembly brings it
 			}
-			return runServe(cmd.Context(), console, o)
-		},
-	}
-	flags := cmd.Flags()
+		}
+		return runServe(ctx, console, o)
+	})
+	flags = cmd.Flags()
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8883", "listen for devices on `ADDRESS`; port 0 is any free one")
 	flags.StringVar(&o.ListenALPN, "listen-alpn", "", "listen on `ADDRESS` too, for devices that use ALPN as on port 443")
 	flags.StringVar(&o.API, "api", "127.0.0.1:8480", "serve the control API on `ADDRESS`, or none")
@@ -79,8 +79,9 @@ func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	if earlier, _ := filepath.Glob(filepath.Join(o.Credentials, "devices", "*.certificate.pem")); o.State == "" && o.Credentials != "" && len(earlier) > 0 {
-		console.Warn("the identities in " + filepath.Dir(earlier[0]) + " are of an earlier run, and this one rejects them: move them away, or keep both with --state DIR")
+	devices := filepath.Join(o.Credentials, "devices") // in which * and [ are no pattern
+	if earlier, _ := fs.Glob(os.DirFS(devices), "*.certificate.pem"); o.State == "" && o.Credentials != "" && len(earlier) > 0 {
+		console.Warn("the identities in " + devices + " are of an earlier run, and this one rejects them: move them away, or keep both with --state DIR")
 	}
 	if err := printReady(console, o, server); err != nil {
 		return errors.Join(err, server.Close())

@@ -2,13 +2,37 @@ package corecli
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"example.com/fleety/device/internal/term"
 )
+
+type closed struct{}
+
+func (closed) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// TestIdentitiesOfAnEarlierRunAreReported has a folder whose name would be a pattern, and no reader
+// of the ready line, which ends the command.
+func TestIdentitiesOfAnEarlierRunAreReported(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a[1*")
+	devices := filepath.Join(dir, "devices")
+	if err := errors.Join(os.MkdirAll(devices, 0o700), os.WriteFile(filepath.Join(devices, "fleety_1.certificate.pem"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	Main([]string{"serve", "--listen", "127.0.0.1:0", "--api", "none", "--hook", "none", "--credentials", dir}, term.New(strings.NewReader(""), closed{}, &log, nil))
+	if !strings.Contains(log.String(), devices) {
+		t.Error(log.String())
+	}
+}
 
 func TestLogsOnATerminalAreShort(t *testing.T) {
 	certificate := strings.Repeat("0123456789abcdef", 4)

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"os/signal"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -54,16 +56,19 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 // others, and so does where it is: the account too, as far as the credentials name it.
 func (o *controlOptions) open(ctx context.Context, console *cli.Console, operation, endpoint string) (*controlplane.Run, error) {
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
-		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: "more than 0 devices per second"}
+		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: fmt.Sprintf("more than 0 and at most %d devices per second", fleet.MaxRate)}
 	}
 	client, where, err := o.client(ctx, console, endpoint)
 	if err != nil {
 		return nil, err
 	}
 	run := &controlplane.Run{Client: client, Apply: o.apply, Rate: o.rate}
-	if o.resume != "" && o.apply {
-		if run.Journal, err = controlplane.OpenJournal(o.resume, operation+" at "+where); err != nil {
-			return nil, fileError(o.resume, err)
+	if o.apply {
+		signal.Ignore(syscall.SIGPIPE) // of head or less, which would leave devices half-way
+		if o.resume != "" {
+			if run.Journal, err = controlplane.OpenJournal(o.resume, operation+" at "+where); err != nil {
+				return nil, fileError(o.resume, err)
+			}
 		}
 	}
 	if !o.json {

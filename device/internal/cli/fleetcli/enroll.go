@@ -36,20 +36,17 @@ type enrollOptions struct {
 
 func newEnrollCmd(console *cli.Console) *cobra.Command {
 	var o enrollOptions
-	cmd := &cobra.Command{
-		Use:  "enroll --devices N [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			// In a fleet.Config zero means the default.
-			for _, name := range []string{"concurrency", "rate", "interval", "timeout", "reconnect-window"} {
-				if f := cmd.Flags().Lookup(name); f.Changed && (f.Value.String() == "0" || f.Value.String() == "0s") {
-					return &fleet.ValueError{Name: "--" + name, Value: f.Value.String(), Want: "more than 0"}
-				}
+	var flags *pflag.FlagSet
+	cmd := cli.Command("enroll --devices N [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		// In a fleet.Config zero means the default.
+		for _, name := range []string{"concurrency", "rate", "interval", "timeout", "reconnect-window"} {
+			if f := flags.Lookup(name); f.Changed && (f.Value.String() == "0" || f.Value.String() == "0s") {
+				return &fleet.ValueError{Name: "--" + name, Value: f.Value.String(), Want: "more than 0"}
 			}
-			return runEnroll(cmd.Context(), console, o)
-		},
-	}
-	flags := cmd.Flags()
+		}
+		return runEnroll(ctx, console, o)
+	})
+	flags = cmd.Flags()
 	o.settings.addFlags(flags)
 	o.quotas.addFlags(flags)
 	o.output.addFlags(flags)
@@ -245,18 +242,16 @@ func (s *settings) load(ctx context.Context, console *cli.Console) (*config.Conf
 }
 
 // device returns a function that translates the configuration for the device of a serial number.
-// The file's own serial number and thing name are those of one device and do not count.
 func device(base *config.Config, files *config.Files, curves []tls.CurveID) func(serial string) provision.Config {
 	return func(serial string) provision.Config {
 		c := *base
 		c.SerialNumber, c.ThingName = serial, ""
 		return provision.Config{
 			Session: session.Options{
-				Endpoint: c.Server.Endpoint,
-				Port:     c.Server.Port,
-				RootCAs:  files.Roots,
-				Proxy:    c.Server.Proxy,
-
+				Endpoint:         c.Server.Endpoint,
+				Port:             c.Server.Port,
+				RootCAs:          files.Roots,
+				Proxy:            c.Server.Proxy,
 				CurvePreferences: curves,
 			},
 			Claim:             files.Claims[0].Certificate,

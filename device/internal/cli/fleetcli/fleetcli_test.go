@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -347,7 +348,7 @@ func TestControlPlaneThatCannotBeUsedIsFoundAtOnce(t *testing.T) {
 func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 	core := startEmulator(t)
 	enroll := func(args ...string) []string { return append([]string{"enroll", "-c", "device.yaml"}, args...) }
-	if err := errors.Join(os.WriteFile("file", nil, 0o600), os.WriteFile("things.csv", []byte("T\n"), 0o600), syscall.Mkfifo("fifo", 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile("file", nil, 0o600), os.WriteFile("things.csv", []byte("T\n"), 0o600), makeFIFO("fifo")); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
@@ -386,6 +387,7 @@ func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 		"cleanup of both":        {[]string{"cleanup", "r.json", "--all-of-type", "T"}, 2, "--all-of-type"},
 		"cleanup of nothing":     {[]string{"cleanup"}, 2, "--all-of-type"},
 		"cleanup at no rate":     {[]string{"cleanup", "--all-of-type", "T", "--rate", "0"}, 2, "--rate 0"},
+		"revoke at any rate":     {[]string{"revoke", "--thing-type", "T", "--rate", "1e9"}, 2, fmt.Sprint(fleet.MaxRate)},
 		"revoke on AWS":          {[]string{"revoke", "--thing-type", "T", "--apply"}, 2, "--yes-this-is-aws"},
 		"revoke at no URL":       {[]string{"revoke", "--thing-type", "T", "--apply", "--endpoint-url", "iot.eu-west-1.amazonaws.com"}, 2, "--endpoint-url"},
 		"revoke of nobody":       {[]string{"revoke"}, 2, "FILE.csv"},
@@ -457,5 +459,31 @@ func TestInterruptWritesReport(t *testing.T) {
 	r, err := fleet.ReadReport(f)
 	if err != nil || r.Counts.Enrolled == 0 || r.Counts.NotStarted == 0 || !strings.Contains(out.String(), "not started") {
 		t.Errorf("%v, report %+v\n%s", err, r, out.String())
+	}
+}
+
+// TestClosedOutputStopsNoChange has head or less read what a command prints: a dry run may end with
+// them, but no device is left half-way.
+func TestClosedOutputStopsNoChange(t *testing.T) {
+	core := startEmulator(t)
+	if err := os.WriteFile("things.csv", []byte("T\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pipes := make(chan os.Signal, 1)
+	signal.Notify(pipes, syscall.SIGPIPE) // which is ignored since other tests
+	signal.Stop(pipes)
+	for _, args := range [][]string{nil, {"--apply"}} {
+		code, _, errs := run(append([]string{"revoke", "things.csv", "--endpoint-url", core.APIURL()}, args...)...)
+		if code != 0 || signal.Ignored(syscall.SIGPIPE) != (args != nil) {
+			t.Errorf("%v: exit %d, %t: %s", args, code, signal.Ignored(syscall.SIGPIPE), errs)
+		}
+	}
+}
+
+// TestPlanHasPlainNumbers plans with a quota of five digits.
+func TestPlanHasPlainNumbers(t *testing.T) {
+	code, out, errs := run("plan", "-n", "1000", "--quotas", "off", "--quota", "PUBLISH=60000", "--quota", "CONNECT=90000")
+	if code != 0 || !strings.Contains(out, "135000 per second") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }

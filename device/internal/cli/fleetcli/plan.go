@@ -53,14 +53,11 @@ func printPlan(console *cli.Console, f fleet.Forecast) error {
 		{"limited by", fmt.Sprintf("%s, %g per second", f.Binding, first.PerSecond)},
 	}
 	if first.QuotaIncreaseTarget > first.PerSecond {
-		t = append(t, cli.Row{"best improvement", fmt.Sprintf("raise %s to %.4g per second: %s", first.Quota, first.QuotaIncreaseTarget, fleet.FormatSeconds(first.SecondsAfter))})
-	}
-	if err := console.Table(t); err != nil {
-		return err
+		t = append(t, cli.Row{"best improvement", fmt.Sprintf("raise %s to %.6g per second: %s", first.Quota, first.QuotaIncreaseTarget, fleet.FormatSeconds(first.SecondsAfter))})
 	}
 	limits := cli.Table{{}, {"quota", "per second", "devices per second", "duration at this quota alone"}}
 	for _, l := range f.Limits {
 		limits = append(limits, cli.Row{l.Quota, fmt.Sprint(l.PerSecond), fmt.Sprintf("%.1f", l.DevicesPerSecond), fleet.FormatSeconds(l.Seconds)})
 	}
-	return console.Table(limits)
+	return cmp.Or(console.Table(t), console.Table(limits))
 }
