@@ -265,10 +265,3 @@ func copyFile(t *testing.T, from, to string, mode os.FileMode) {
 	}
 	writeFile(t, to, string(data), mode)
 }
-
-func writeFile(t testing.TB, name, text string, mode os.FileMode) {
-	t.Helper()
-	if err := os.WriteFile(name, []byte(text), mode); err != nil {
-		t.Fatal(err)
-	}
-}

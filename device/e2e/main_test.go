@@ -90,3 +90,20 @@ func build(t testing.TB, binary func() (string, error)) string {
 	}
 	return path
 }
+
+// repository is the root of this repository, an absolute path.
+func repository(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func writeFile(t testing.TB, name, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -78,16 +78,6 @@ func makePackages(t *testing.T, repository, version string, env ...string) map[s
 	return paths
 }
 
-// repository is the root of this repository, an absolute path.
-func repository(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // A device that installs, upgrades and removes the package keeps its configuration
 // and its identity; a purge removes both.
 func TestDebianPackageKeepsConfigurationAndIdentityUntilPurged(t *testing.T) {
