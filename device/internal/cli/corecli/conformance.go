@@ -37,7 +37,7 @@ func newConformanceCmd(console *cli.Console) *cobra.Command {
 	var o conformanceOptions
 	var cmd *cobra.Command
 	cmd = cli.Command("conformance [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		if err := o.prepare(cmd, console); err != nil {
+		if err := o.prepare(ctx, cmd, console); err != nil {
 			return err
 		}
 		return runConformance(ctx, console, o)
@@ -58,7 +58,7 @@ func newConformanceCmd(console *cli.Console) *cobra.Command {
 }
 
 // prepare reads what the flags name, and says what a run against AWS costs.
-func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) error {
+func (o *conformanceOptions) prepare(ctx context.Context, cmd *cobra.Command, console *cli.Console) error {
 	all, err := conformance.Checks()
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 	if onAWS {
 		console.Note(fmt.Sprintf("Running %s in your AWS account. AWS charges for all of these, for jobs and tunnels one by one. "+
 			"Whatever is created has a name that begins with %q and is deleted again.", conformance.CostOf(o.Checks), conformance.Prefix))
-		loaded, err := config.LoadDefaultConfig(cmd.Context())
+		loaded, err := config.LoadDefaultConfig(ctx)
 		if err != nil {
 			return fmt.Errorf("reading AWS credentials: %w", err)
 		}
