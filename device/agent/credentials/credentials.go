@@ -70,11 +70,12 @@ type stored struct {
 }
 
 // due reports whether the credentials are to be replaced: soon enough before they expire, or where
-// the clock was not set when they came.
+// the clock was not set when they came. After a failure those that are valid have a pause.
 func (s *stored) due(now time.Time) bool {
 	left := s.Credentials.Expiration.Sub(now)
-	soon := left < min(refreshBefore, s.Credentials.Expiration.Sub(s.Received)/2)
-	return now.Before(s.Received) || soon && (left <= 0 || !now.Before(s.Retry))
+	soon := now.Before(s.Received) || left < min(refreshBefore, s.Credentials.Expiration.Sub(s.Received)/2)
+	pause := s.Retry.Sub(now) // a longer one is of a clock that was set back since
+	return soon && (left <= 0 || pause <= 0 || pause > retryAfter)
 }
 
 // Get returns credentials of the role alias: those on disk, unless they expire soon. Where new ones

@@ -116,6 +116,14 @@ func ages(received, expires time.Duration) func(map[string]any) {
 	}
 }
 
+// retry has the next attempt to replace them be due in that time.
+func retry(change func(map[string]any), in time.Duration) func(map[string]any) {
+	return func(s map[string]any) {
+		change(s)
+		s["retry"] = time.Now().Add(in)
+	}
+}
+
 func TestConcurrentCallersSendOneRequest(t *testing.T) {
 	t.Parallel()
 	c, dir := newCloud(t), filepath.Join(t.TempDir(), "new", "credentials")
@@ -160,6 +168,10 @@ func TestStoredCredentialsAreUsedUntilTheyAreDue(t *testing.T) {
 		"7 of 15 minutes left":          {ages(8*time.Minute, 7*time.Minute), true},
 		"expired":                       {ages(time.Hour, -time.Second), true},
 		"received before the clock set": {ages(-time.Minute, time.Hour), true},
+		"so, just tried in vain":        {retry(ages(-time.Minute, time.Hour), 50*time.Second), false},
+		"so, tried in vain before that": {retry(ages(-time.Hour, time.Hour), time.Hour), true},
+		"9 minutes left, just tried":    {retry(ages(51*time.Minute, 9*time.Minute), 50*time.Second), false},
+		"expired, just tried in vain":   {retry(ages(time.Hour, -time.Second), 50*time.Second), true},
 		"of another endpoint":           {func(s map[string]any) { s["endpoint"] = "other" }, true},
 		"of another thing":              {func(s map[string]any) { s["thingName"] = "other" }, true},
 	} {
