@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,6 +186,27 @@ func TestExportWritesANewFileOnly(t *testing.T) {
 	for _, args := range [][]string{{"export"}, {"export", "other"}, {"export", "env", "env"}, {"export", "greengrass-lite"}} {
 		if code, stdout, _ := runDevice(t, dir, args...); code != 2 || stdout != "" {
 			t.Errorf("%q: exit code %d", args, code)
+		}
+	}
+	for _, suffix := range []string{"\n", "\xe9"} { // only a shell takes any name of a folder
+		odd := dir + suffix
+		if err := os.Rename(dir, odd); errors.Is(err, syscall.EILSEQ) {
+			continue // macOS has UTF-8 names only
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, format := range []string{"mosquitto", "aws-iot-device-client"} {
+			if code, stdout, _ := runDevice(t, odd, "export", format); code != 2 || stdout != "" {
+				t.Errorf("%s in %q: exit code %d\n%s", format, odd, code, stdout)
+			}
+		}
+		_, variables, _ := runDevice(t, odd, "export", "env")
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", variables+`cat "$AWS_IOT_PRIVATE_KEY"`).Output()
+		if err != nil || !bytes.Equal(out, before) {
+			t.Errorf("the variables in %q do not lead to the key: %v", odd, err)
+		}
+		if err := os.Rename(odd, dir); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -212,6 +212,18 @@ func TestTemplateParametersAreThoseOfTheFileWithOurOwn(t *testing.T) {
 	}
 }
 
+// A comma or a backslash separates nothing in a list of YAML.
+func TestNamesOfAListKeepTheirCharacters(t *testing.T) {
+	want := []string{`a\`, `b,c`, `d\,e`, `f\\g`}
+	c, err := load(t, good+`agent: {jobs: {allow: ['a\', 'b,c', 'd\,e', 'f\\g']}}`, config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, c.Agent.Jobs.Allow); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
+}
+
 // The whole line is checked: it must say where, what, and what to do.
 func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 	tests := map[string]struct {
@@ -341,6 +353,10 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		"template parameter that is no text": {
 			good + "bootstrap:\n  parameters: {floor: [3]}\n",
 			[]string{`device.yaml:5:23: template parameter "floor" must be text, not a list; put its value in quotes`},
+		},
+		"a parameter whose name is true or false": {
+			good + "bootstrap:\n  parameters: {true: \"3\"}\n",
+			[]string{`device.yaml:5:16: the name of a template parameter must be text, not true or false; put it in quotes`},
 		},
 		"parameters that are no mapping": {
 			good + "bootstrap:\n  parameters: floor\n",

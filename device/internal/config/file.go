@@ -172,11 +172,10 @@ func (f *file) twice(e *ast.MappingValueNode, name string, line int) {
 
 func (f *file) entry(name string, e *ast.MappingValueNode) {
 	k, known := lookup(f.keys, name)
+	_, below := mappingOf(e.Value)
 	section := isSection(f.keys, name)
-	if _, is := mappingOf(e.Value); is && section {
-		known = false // serialNumberFrom is a value or a section
-	}
-	_, null := e.Value.(*ast.NullNode) // "key:" alone leaves the default
+	known = known && !(section && below) // serialNumberFrom is a value or a section
+	_, null := e.Value.(*ast.NullNode)   // "key:" alone leaves the default
 	switch {
 	case known && f.origins[k.name].Source == f.path: // also as "server.port" beside server: {port: …}
 		f.twice(e, name, f.origins[k.name].Line)
@@ -209,7 +208,7 @@ func (f *file) scalar(k key, n ast.Node) {
 		for _, item := range sequence.Values {
 			name, isText := scalarOf(item, text)
 			ok = ok && isText
-			value += strings.ReplaceAll(name, ",", `\,`) + ","
+			value += strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(name) + ","
 		}
 	}
 	if !ok {
@@ -240,8 +239,10 @@ func (f *file) names(k key, to *map[string]string, n ast.Node) {
 		name, ok := scalarOf(e.Key, text) // a number is a name too
 		value, okValue := scalarOf(e.Value, text)
 		switch _, twice := values[name]; {
-		case !ok || !okValue:
-			f.report(e.Value, k.name, "put its value in quotes", "%s %q must be text, not %s", entry, strings.TrimSpace(e.Key.String()), describe(e.Value))
+		case !ok:
+			f.report(e.Key, k.name, "put it in quotes", "the name of a %s must be text, not %s", entry, describe(e.Key))
+		case !okValue:
+			f.report(e.Value, k.name, "put its value in quotes", "%s %q must be text, not %s", entry, name, describe(e.Value))
 		case notUTF8(name + value):
 			f.report(e.Value, k.name, saveAsUTF8, "%s %q is not UTF-8 text", entry, name)
 		case twice:

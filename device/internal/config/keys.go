@@ -67,8 +67,7 @@ func keysOf(t reflect.Type, section string, index []int) (keys []key) {
 	for i := range t.NumField() {
 		field := t.Field(i)
 		name, option, _ := strings.Cut(field.Tag.Get("key"), ",")
-		k := key{name: strings.TrimSuffix(section+"."+name, ".."), kind: cmp.Or(kinds[field.Type], text), tag: field.Tag, index: append(slices.Clone(index), i)}
-		k.name = strings.TrimPrefix(k.name, ".")
+		k := key{name: strings.Trim(section+"."+name, "."), kind: cmp.Or(kinds[field.Type], text), tag: field.Tag, index: append(slices.Clone(index), i)}
 		switch {
 		case option != "":
 			k.kind = path

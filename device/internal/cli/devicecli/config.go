@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
@@ -113,7 +114,7 @@ func export(ctx context.Context, console *cli.Console, o exportOptions, format s
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
-		if strings.ContainsFunc(*path, func(r rune) bool { return r < ' ' }) || strings.TrimSpace(*path) != *path {
+		if format != "env" && (!utf8.ValidString(*path) || strings.ContainsFunc(*path, func(r rune) bool { return r < ' ' }) || strings.TrimSpace(*path) != *path) {
 			return &cli.UsageError{Err: fmt.Errorf("the path %q cannot be written in a configuration", *path)}
 		}
 	}
@@ -205,10 +206,9 @@ func exportGreengrassLite(e *exported) (string, error) {
 		e.privateKey = e.tokenURI
 		e.warnings = append(e.warnings, "the private key is in a PKCS #11 token: Greengrass needs OpenSSL's provider pkcs11, with the token's PIN in openssl.cnf")
 	}
-	text := strings.NewReplacer("{thing}", strconv.Quote(e.thing), "{endpoint}", strconv.Quote(e.endpoint), "{roots}", strconv.Quote(e.roots),
+	return strings.NewReplacer("{thing}", strconv.Quote(e.thing), "{endpoint}", strconv.Quote(e.endpoint), "{roots}", strconv.Quote(e.roots),
 		"{certificate}", strconv.Quote(e.certificate), "{key}", strconv.Quote(e.privateKey), "{region}", strconv.Quote(e.region),
-		"{credentialsEndpoint}", strconv.Quote(e.credentialsEndpoint), "{roleAlias}", strconv.Quote(e.roleAlias)).Replace(greengrassLite)
-	return text, nil
+		"{credentialsEndpoint}", strconv.Quote(e.credentialsEndpoint), "{roleAlias}", strconv.Quote(e.roleAlias)).Replace(greengrassLite), nil
 }
 
 func exportEnv(e *exported) (string, error) {

@@ -107,9 +107,8 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 	switch {
 	case err == nil:
 		return console.JSON(output)
-	case answered && e.StatusCode != http.StatusNotFound:
-		return err
-	case !answered && !errors.Is(err, agent.ErrNotRunning) && !errors.Is(err, fs.ErrPermission):
+	case answered && e.StatusCode != http.StatusNotFound,
+		!answered && !errors.Is(err, agent.ErrNotRunning) && !errors.Is(err, fs.ErrPermission):
 		return err
 	}
 	d, err := open(ctx, console, s, false, true)
