@@ -125,8 +125,8 @@ func (d *deployment) installTemplate(r *registry.Registry, t assembly.Provisioni
 	if err != nil || d.unchanged {
 		return err
 	}
-	err = r.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
-		Name: t.Name, Description: &t.Description, RoleARN: t.RoleARN, Hook: hook, RemoveHook: hook == nil,
+	err = r.UpdateProvisioningTemplate(t.Name, registry.ProvisioningTemplateUpdate{
+		Description: &t.Description, RoleARN: t.RoleARN, Hook: hook, RemoveHook: hook == nil,
 	})
 	if err != nil || stored.Default().Body == t.Body {
 		return err

@@ -427,8 +427,8 @@ func TestRestartKeepsWhatWasChangedOfTheTemplates(t *testing.T) {
 	stored, _ := s.Registry().DescribeProvisioningTemplate(localcore.TemplateName)
 	_, err := s.Registry().CreatePolicyVersion(localcore.DevicePolicyName, document, true)
 	_, templateErr := s.Registry().CreateProvisioningTemplateVersion(localcore.TemplateName, stored.Default().Body+"\n", true)
-	err = errors.Join(err, templateErr, s.Registry().UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
-		Name: localcore.TemplateName, Description: new("mine"),
+	err = errors.Join(err, templateErr, s.Registry().UpdateProvisioningTemplate(localcore.TemplateName, registry.ProvisioningTemplateUpdate{
+		Description: new("mine"),
 	}), s.Close())
 	if err != nil {
 		t.Fatal(err)

@@ -49,6 +49,12 @@ var model = sync.OnceValue(func() (c constraints) {
 // input is the shape of what the operation takes.
 func (o operation) input() shape { return model().Shapes[model().Operations[o.service+o.name]] }
 
+// has reports whether the operation has the parameter.
+func (o operation) has(name string) bool {
+	_, ok := o.input().Members[name]
+	return ok
+}
+
 // validate rejects a request that breaks a constraint, in AWS's words.
 func (q *request) validate() error {
 	input, all := q.op.input(), map[string]any{}

@@ -110,7 +110,7 @@ func TestConstraintsOfTheServiceModelsHold(t *testing.T) {
 					body = value
 				case slices.Contains(o.members, name) && strings.HasPrefix(name, "X-"):
 					header = text
-				case slices.Contains(o.members, name) || slices.Contains(o.members, "*") || name == "tags" && o.tagged:
+				case slices.Contains(o.members, name) || slices.Contains(o.members, "*") || name == "tags" && o.tagged():
 					body = map[string]any{name: value}
 				default: // not emulated
 					continue

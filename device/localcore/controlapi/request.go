@@ -34,7 +34,6 @@ type operation struct {
 	path, query   []string
 	members       []string // of the body, and headers
 	functions     []any
-	tagged        bool
 }
 
 var pathParameter = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)
@@ -47,8 +46,11 @@ var pathParameter = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)
 // others, separated by &. A MEMBER is one of the body, a header if it begins with X-, or * for the
 // members that are not listed. The first function takes these parameters in this order, each
 // further one what the function before it returned, and the last returns the answer; an error ends
-// the operation. A function may take the *request before these, or alone. [page] takes the
-// parameters of paging.
+// the operation. A function may take the *request before these, or alone.
+//
+// What the service model says of paging, of the tags of a resource that is created, and of the ARNs
+// that a request may have instead of names is not repeated: [page] takes the first, [api.run] the
+// second, and functions get names.
 func op(name, form string, functions ...any) operation {
 	words := strings.Fields(form)
 	path, query, _ := strings.Cut(words[1], "?")
@@ -62,29 +64,24 @@ func op(name, form string, functions ...any) operation {
 	return o
 }
 
-// tagged declares an operation that creates a resource, with tags or without. Its answer has the
-// ARN.
-func tagged(o operation) operation {
-	o.tagged = true
-	return o
-}
+// tagged reports whether the operation creates a resource with tags. Its answer has the ARN.
+func (o operation) tagged() bool { return o.has("tags") && !slices.Contains(o.members, "tags") }
 
 // takes reports whether the operation has the query parameter.
-func (o operation) takes(name string) bool { return slices.Contains(o.query, name) }
+func (o operation) takes(name string) bool {
+	return slices.Contains(o.query, name) || slices.Contains(paging, name) && o.has(name) && !slices.Contains(o.members, name)
+}
 
 // parameters returns the names of those that the first function takes.
 func (o operation) parameters() []string {
-	return slices.DeleteFunc(slices.Concat(o.path, o.query, o.members), func(name string) bool {
-		_, arn := o.named(name)
-		return arn || slices.Contains(paging, name)
-	})
+	return slices.DeleteFunc(slices.Concat(o.path, o.query, o.members), func(name string) bool { return slices.Contains(paging, name) })
 }
 
-// named reports whether a member is the ARN of a resource whose name is another member, and what begins
-// both. The function takes the name.
+// named reports whether a member is a name that may be given by the ARN of the resource, and what begins the
+// names of both members.
 func (o operation) named(member string) (stem string, ok bool) {
-	stem, ok = strings.CutSuffix(member, "Arn")
-	return stem, ok && slices.Contains(o.members, stem+"Name")
+	stem, ok = strings.CutSuffix(member, "Name")
+	return stem, ok && o.has(stem+"Arn")
 }
 
 // A request is one call of an operation.
@@ -162,9 +159,14 @@ func (q *request) set(name, value string) (err error) {
 // body is an empty object. A member that the operation does not have is rejected by its name, so
 // that nothing is dropped in silence; AWS ignores what its model does not have.
 func (q *request) readMembers() error {
-	names := q.op.members
-	if q.op.tagged {
-		names = append(slices.Clone(names), "tags")
+	names := slices.Clone(q.op.members)
+	if q.op.tagged() {
+		names = append(names, "tags")
+	}
+	for _, name := range q.op.members {
+		if stem, ok := q.op.named(name); ok {
+			names = append(names, stem+"Arn")
+		}
 	}
 	object := false
 	for _, name := range names {

@@ -94,7 +94,7 @@ func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer a
 		return nil, err
 	}
 	var given tags
-	if o.tagged {
+	if o.tagged() {
 		if err := q.read("tags", &given); err != nil {
 			return nil, err
 		}
@@ -106,7 +106,7 @@ func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer a
 	if answer, err = q.call(); err != nil {
 		return nil, err
 	}
-	if o.tagged {
+	if o.tagged() {
 		for member, arn := range answer.(object) {
 			if strings.HasSuffix(member, "Arn") {
 				err = a.Registry.TagResource(strings.TrimPrefix(arn.(string), a.arn("")), all)

@@ -39,14 +39,6 @@ func (a *api) template(t registry.ProvisioningTemplate) object {
 	return out
 }
 
-func (a *api) updateProvisioningTemplate(
-	name string, description *string, enabled *bool, version *int, role string, hook *registry.Hook, removeHook bool,
-) error {
-	return a.Registry.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
-		Name: name, Description: description, Enabled: enabled, DefaultVersion: version, RoleARN: role, Hook: hook, RemoveHook: removeHook,
-	})
-}
-
 func (a *api) createProvisioningTemplateVersion(name string, setAsDefault bool, body string) (object, error) {
 	v, err := a.Registry.CreateProvisioningTemplateVersion(name, body, setAsDefault)
 	return a.templateName(name).with(object{"versionId": v.ID, "isDefaultVersion": setAsDefault}), err

@@ -23,12 +23,6 @@ func (a *api) thingDescription(t registry.Thing) object {
 	return a.thing(t).with(object{"thingId": t.ID, "defaultClientId": t.Name}).optional("billingGroupName", t.BillingGroup)
 }
 
-func (a *api) updateThing(name, kind string, removeKind bool, attributes *registry.AttributeUpdate, expectedVersion *int64) error {
-	return a.Registry.UpdateThing(registry.ThingUpdate{
-		Name: name, Type: kind, RemoveType: removeKind, Attributes: attributes, ExpectedVersion: expectedVersion,
-	})
-}
-
 // listThings rejects the combinations that AWS rejects: a type and an attribute,
 // in AWS's own words, and a value without an attribute.
 func (a *api) listThings(attribute, attributeValue, kind string, prefix bool) ([]registry.Thing, error) {

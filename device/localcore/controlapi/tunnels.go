@@ -17,7 +17,7 @@ const tunnelTarget = "IoTSecuredTunneling."
 func (a *api) byTarget() http.Handler {
 	handlers := map[string]http.Handler{}
 	for _, o := range []operation{
-		tagged(op("OpenTunnel", "POST / *", a.Tunnels.OpenTunnel, openedTunnel)),
+		op("OpenTunnel", "POST / *", a.Tunnels.OpenTunnel, openedTunnel),
 		op("DescribeTunnel", "POST / tunnelId", a.describeTunnel),
 		op("ListTunnels", "POST / thingName maxResults nextToken", a.Tunnels.Tunnels, page("tunnelSummaries", newestTunnel, tunnelSummary)),
 		op("CloseTunnel", "POST / tunnelId delete", a.Tunnels.CloseTunnel),

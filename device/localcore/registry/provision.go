@@ -83,23 +83,27 @@ func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 }
 
 // createMissing creates the type and the groups that a thing is to have.
-func (tx *transaction) createMissing(p *template.Thing) {
+func (tx *transaction) createMissing(p *template.Thing) (err error) {
 	if p.Type != "" && !tx.types.has(p.Type) {
-		tx.types.put(p.Type, ThingType{Name: p.Type, ID: awsiot.NewUUID(), Created: tx.now})
+		_, err = tx.createThingType(ThingType{Name: p.Type})
 	}
-	if p.BillingGroup != "" && !tx.billingGroups.has(p.BillingGroup) {
-		tx.billingGroups.put(p.BillingGroup, ThingGroup{Name: p.BillingGroup, ID: awsiot.NewUUID(), Created: tx.now, Version: 1})
-	}
-	for _, name := range p.Groups {
-		if !tx.groups.has(name) {
-			tx.groups.put(name, ThingGroup{Name: name, ID: awsiot.NewUUID(), Created: tx.now, Version: 1})
+	create := func(kind *table[ThingGroup], name string) {
+		if err == nil && name != "" && !kind.has(name) {
+			_, err = tx.createGroup(kind, ThingGroup{Name: name})
 		}
 	}
+	create(tx.billingGroups, p.BillingGroup)
+	for _, name := range p.Groups {
+		create(tx.groups, name)
+	}
+	return err
 }
 
 func (tx *transaction) provisionThing(p *template.Thing) (created bool, err error) {
 	if tx.options.CreateMissing {
-		tx.createMissing(p)
+		if err := tx.createMissing(p); err != nil {
+			return false, err
+		}
 	}
 	old, exists := tx.things.get(p.Name)
 	if !exists {

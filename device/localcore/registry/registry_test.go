@@ -198,12 +198,12 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 			CodeInvalidRequest,
 		},
 		"Updating a thing that does not exist is ResourceNotFoundException.": {
-			func(r *Registry, _, _ string) error { return r.UpdateThing(ThingUpdate{Name: "none"}) },
+			func(r *Registry, _, _ string) error { return r.UpdateThing("none", ThingUpdate{}) },
 			CodeNotFound,
 		},
 		"An expectedVersion that is not the current one is VersionConflictException.": {
 			func(r *Registry, _, _ string) error {
-				return r.UpdateThing(ThingUpdate{Name: "thing", ExpectedVersion: new(int64(7))})
+				return r.UpdateThing("thing", ThingUpdate{ExpectedVersion: new(int64(7))})
 			},
 			CodeVersionConflict,
 		},
@@ -227,7 +227,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateThing(Thing{Name: "t", Type: "type"})
 				return errors.Join(r.DeprecateThingType("type", false), r.DeleteThing("t", nil), err,
-					r.UpdateThing(ThingUpdate{Name: "thing", Type: "type"}))
+					r.UpdateThing("thing", ThingUpdate{Type: "type"}))
 			},
 			CodeInvalidRequest,
 		},
@@ -477,7 +477,7 @@ func TestUpdateThingAttributes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, _ := open(t)
 			furnish(t, r)
-			ok(t, r.UpdateThing(ThingUpdate{Name: "thing", Attributes: &test.update, ExpectedVersion: new(int64(1))}))
+			ok(t, r.UpdateThing("thing", ThingUpdate{Attributes: &test.update, ExpectedVersion: new(int64(1))}))
 			got := must(r.DescribeThing("thing"))(t)
 			if diff := cmp.Diff(test.want, got.Attributes); diff != "" || got.Version != 2 {
 				t.Errorf("version %d, attributes:\n%s", got.Version, diff)

@@ -51,13 +51,12 @@ func (t ProvisioningTemplate) clone() ProvisioningTemplate {
 
 // A ProvisioningTemplateUpdate describes a change of a template. Nil and zero leave a part alone.
 type ProvisioningTemplateUpdate struct {
-	Name           string
 	Description    *string
 	Enabled        *bool
-	RoleARN        string
-	DefaultVersion *int
-	Hook           *Hook
-	RemoveHook     bool // takes the hook away; it excludes Hook
+	RoleARN        string `json:"provisioningRoleArn"`
+	DefaultVersion *int   `json:"defaultVersionId"`
+	Hook           *Hook  `json:"preProvisioningHook"`
+	RemoveHook     bool   `json:"removePreProvisioningHook"` // takes the hook away; it excludes Hook
 }
 
 // CreateProvisioningTemplate makes a template; the body becomes version 1. Name and
@@ -91,8 +90,8 @@ func (r *Registry) ListProvisioningTemplates() []ProvisioningTemplate {
 }
 
 // UpdateProvisioningTemplate changes a template.
-func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) error {
-	return edit(r, u.Name, func(tx *transaction, t *ProvisioningTemplate) error {
+func (r *Registry) UpdateProvisioningTemplate(name string, u ProvisioningTemplateUpdate) error {
+	return edit(r, name, func(tx *transaction, t *ProvisioningTemplate) error {
 		t.Description = *cmp.Or(u.Description, &t.Description)
 		t.Enabled = *cmp.Or(u.Enabled, &t.Enabled)
 		t.RoleARN = cmp.Or(u.RoleARN, t.RoleARN)

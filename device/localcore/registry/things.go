@@ -25,14 +25,12 @@ func (t Thing) clone() Thing {
 	return t
 }
 
-// A ThingUpdate describes a change of a thing. The zero value of each field
-// but the name leaves that part alone.
+// A ThingUpdate describes a change of a thing. The zero value of each field leaves that part alone.
 type ThingUpdate struct {
-	Name            string
-	Type            string // the new thing type
-	RemoveType      bool   // takes the type away; it excludes Type
-	Attributes      *AttributeUpdate
-	ExpectedVersion *int64 // makes another version an error
+	Type            string           `json:"thingTypeName"`   // the new thing type
+	RemoveType      bool             `json:"removeThingType"` // takes the type away; it excludes Type
+	Attributes      *AttributeUpdate `json:"attributePayload"`
+	ExpectedVersion *int64           // makes another version an error
 }
 
 // An AttributeUpdate replaces all attributes or, with Merge, those it names.
@@ -80,9 +78,9 @@ func (tx *transaction) createThing(t Thing) (Thing, error) {
 func (r *Registry) DescribeThing(name string) (Thing, error) { return r.state().things.find(name) }
 
 // UpdateThing changes a thing.
-func (r *Registry) UpdateThing(u ThingUpdate) error {
-	return edit(r, u.Name, func(tx *transaction, t *Thing) error {
-		if err := checkVersion("Thing "+u.Name, u.ExpectedVersion, t.Version); err != nil {
+func (r *Registry) UpdateThing(name string, u ThingUpdate) error {
+	return edit(r, name, func(tx *transaction, t *Thing) error {
+		if err := checkVersion("Thing "+name, u.ExpectedVersion, t.Version); err != nil {
 			return err
 		}
 		switch {
@@ -190,21 +188,23 @@ type PropagatingAttribute struct {
 // CreateThingType makes a thing type of name, description and attributes, of which only the name is
 // required. Creating it again with the same properties succeeds and changes nothing.
 func (r *Registry) CreateThingType(t ThingType) (ThingType, error) {
-	return mutate(r, func(tx *transaction) (ThingType, error) {
-		if err := t.check(); err != nil {
-			return t, err
+	return mutate(r, func(tx *transaction) (ThingType, error) { return tx.createThingType(t) })
+}
+
+func (tx *transaction) createThingType(t ThingType) (ThingType, error) {
+	if err := t.check(); err != nil {
+		return t, err
+	}
+	if old, ok := tx.types.get(t.Name); ok {
+		if old.Description == t.Description && slices.Equal(old.SearchableAttributes, t.SearchableAttributes) &&
+			slices.Equal(old.Propagating, t.Propagating) {
+			return old, nil
 		}
-		if old, ok := tx.types.get(t.Name); ok {
-			if old.Description == t.Description && slices.Equal(old.SearchableAttributes, t.SearchableAttributes) &&
-				slices.Equal(old.Propagating, t.Propagating) {
-				return old, nil
-			}
-			return t, tx.types.differs(t.Name)
-		}
-		t.ID, t.Created = awsiot.NewUUID(), tx.now
-		tx.types.put(t.Name, t)
-		return t, nil
-	})
+		return t, tx.types.differs(t.Name)
+	}
+	t.ID, t.Created = awsiot.NewUUID(), tx.now
+	tx.types.put(t.Name, t)
+	return t, nil
 }
 
 // DescribeThingType returns the thing type.
