@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -197,7 +196,7 @@ func (q *request) readMembers() error {
 		q.members["*"], err = json.Marshal(all)
 		return err
 	}
-	for name := range maps.Keys(all) {
+	for name := range all {
 		return invalid("parameter %q of %s is not emulated", awsiot.Clip(name), q.op.name)
 	}
 	return nil

@@ -86,21 +86,13 @@ func (a *api) serve(o operation) http.Handler {
 // run carries out an operation. What it creates gets the tags of the request, which
 // are checked first.
 func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer any, err error) {
+	var given tags
 	q, err := readRequest(w, r, o)
 	if err == nil {
-		err = cmp.Or(q.validate(), a.resolve(q))
+		err = cmp.Or(q.validate(), a.resolve(q), q.read("tags", &given))
 	}
-	if err != nil {
-		return nil, err
-	}
-	var given tags
-	if o.tagged() {
-		if err := q.read("tags", &given); err != nil {
-			return nil, err
-		}
-	}
-	all, err := given.asMap()
-	if err != nil {
+	all, tagsErr := given.asMap()
+	if err = cmp.Or(err, tagsErr); err != nil {
 		return nil, err
 	}
 	if answer, err = q.call(); err != nil {
@@ -124,12 +116,10 @@ func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer a
 func (a *api) unknown(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		target := r.Header.Get("X-Amz-Target")
-		name, message := cmp.Or(name, target[strings.LastIndex(target, ".")+1:]), ""
-		if name != "" {
-			message = name + " is not emulated here."
-		} else {
-			name = "unknown"
-			message = fmt.Sprintf("There is no operation %s %q here.", awsiot.Clip(r.Method), awsiot.Clip(r.URL.Path))
+		name := cmp.Or(name, target[strings.LastIndex(target, ".")+1:])
+		message := name + " is not emulated here."
+		if name == "" {
+			name, message = "unknown", fmt.Sprintf("There is no operation %s %q here.", awsiot.Clip(r.Method), awsiot.Clip(r.URL.Path))
 		}
 		a.reject(w, r, name, &registry.Error{Code: codeUnknownOperation, Status: http.StatusNotFound, Message: message})
 	}

@@ -30,11 +30,11 @@ func (a *api) byTarget() http.Handler {
 		handlers[tunnelTarget+o.name] = a.serve(o)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if handler, ok := handlers[r.Header.Get("X-Amz-Target")]; ok {
-			handler.ServeHTTP(w, r)
-			return
+		handler, ok := handlers[r.Header.Get("X-Amz-Target")]
+		if !ok {
+			handler = a.unknown("")
 		}
-		a.unknown("")(w, r)
+		handler.ServeHTTP(w, r)
 	})
 }
 

@@ -14,8 +14,7 @@ import (
 type Policy struct {
 	Name string
 	Versioned
-	Created, Modified time.Time
-	GenerationID      string // a random UUID, new for each creation of the name; empty in records of earlier versions
+	GenerationID string // a random UUID, new for each creation of the name; empty in records of earlier versions
 }
 
 func (p Policy) clone() Policy {
@@ -56,7 +55,6 @@ func (r *Registry) DeletePolicy(name string) error {
 // default if setDefault says so.
 func (r *Registry) CreatePolicyVersion(name, document string, setDefault bool) (v Version, err error) {
 	err = edit(r, name, func(tx *transaction, p *Policy) error {
-		p.Modified = tx.now
 		v, err = p.add("The policy "+name, Version{Document: document}, setDefault, MaxPolicyVersions, tx.now)
 		return cmp.Or(tx.options.checkPolicy(document), err)
 	})
@@ -69,8 +67,7 @@ func (r *Registry) DeletePolicyVersion(name string, version int) error {
 		if version == p.DefaultVersion {
 			return invalid("Cannot delete the default version of policy %s.", name)
 		}
-		p.Modified = tx.now
-		return p.remove("Policy "+name, version)
+		return p.remove("Policy "+name, version, tx.now)
 	})
 }
 
@@ -84,10 +81,7 @@ func (r *Registry) SetDefaultPolicyVersion(name string, version int) error {
 }
 
 func (tx *transaction) createPolicy(name, document string) (Policy, error) {
-	p := Policy{
-		Name: name, Versioned: firstVersion(Version{Document: document}, tx.now),
-		Created: tx.now, Modified: tx.now, GenerationID: awsiot.NewUUID(),
-	}
+	p := Policy{Name: name, Versioned: firstVersion(Version{Document: document}, tx.now), GenerationID: awsiot.NewUUID()}
 	if !awsiot.ValidPolicyName(name) {
 		return p, invalid("policy name %q must have %s", awsiot.Clip(name), awsiot.PolicyNameRule)
 	}
@@ -389,15 +383,16 @@ type Version struct {
 
 // Versioned is what policies and provisioning templates have of their versions.
 type Versioned struct {
-	Versions       []Version // oldest first
-	DefaultVersion int       // the one in effect
-	NextVersion    int
+	Versions          []Version // oldest first
+	DefaultVersion    int       // the one in effect
+	NextVersion       int
+	Created, Modified time.Time
 }
 
 // firstVersion returns the versions of what is created with one.
 func firstVersion(v Version, now time.Time) Versioned {
 	v.ID, v.Created = 1, now
-	return Versioned{[]Version{v}, 1, 2}
+	return Versioned{[]Version{v}, 1, 2, now, now}
 }
 
 // Find returns the version with this id; the rejection without one says that what has none.
@@ -423,13 +418,15 @@ func (v *Versioned) add(what string, version Version, setDefault bool, most int,
 	version.ID, version.Created = v.NextVersion, now
 	v.Versions = append(v.Versions, version)
 	v.NextVersion++
+	v.Modified = now
 	if setDefault {
 		v.DefaultVersion = version.ID
 	}
 	return version, nil
 }
 
-func (v *Versioned) remove(what string, id int) error {
+func (v *Versioned) remove(what string, id int, now time.Time) error {
+	v.Modified = now
 	_, err := v.Find(what, id)
 	v.Versions = slices.DeleteFunc(v.Versions, func(version Version) bool { return version.ID == id })
 	return err

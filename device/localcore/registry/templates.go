@@ -3,7 +3,6 @@ package registry
 import (
 	"cmp"
 	"slices"
-	"time"
 	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
@@ -38,7 +37,6 @@ type ProvisioningTemplate struct {
 	Type              TemplateType
 	Hook              *Hook
 	Versioned
-	Created, Modified time.Time
 }
 
 func (t ProvisioningTemplate) clone() ProvisioningTemplate {
@@ -64,7 +62,6 @@ type ProvisioningTemplateUpdate struct {
 func (r *Registry) CreateProvisioningTemplate(t ProvisioningTemplate, body string) (ProvisioningTemplate, error) {
 	return mutate(r, func(tx *transaction) (ProvisioningTemplate, error) {
 		t.Type, t.Versioned = cmp.Or(t.Type, FleetProvisioning), firstVersion(Version{Body: body}, tx.now)
-		t.Created, t.Modified = tx.now, tx.now
 		if err := cmp.Or(t.setHook(t.Hook), t.check(), tx.options.checkTemplate(body)); err != nil {
 			return t, err
 		}
@@ -118,7 +115,6 @@ func (r *Registry) DeleteProvisioningTemplate(name string) error {
 // then is the default if setDefault says so.
 func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefault bool) (v Version, err error) {
 	err = edit(r, name, func(tx *transaction, t *ProvisioningTemplate) error {
-		t.Modified = tx.now
 		v, err = t.add("Template "+name, Version{Body: body}, setDefault, MaxTemplateVersions, tx.now)
 		return cmp.Or(tx.options.checkTemplate(body), err)
 	})
@@ -131,8 +127,7 @@ func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) e
 		if version == t.DefaultVersion {
 			return Reject(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
 		}
-		t.Modified = tx.now
-		return t.remove("Template "+name, version)
+		return t.remove("Template "+name, version, tx.now)
 	})
 }
 
