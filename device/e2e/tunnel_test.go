@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +32,9 @@ type tunneling struct {
 	agent  *agentProcess
 	link   *link    // between the agent and the data plane
 	tokens []string // of all tunnels
+
+	configure func(services string) // writes the configuration of the agent
+	echo      string                // the setting of SSH
 }
 
 // newTunneling starts an agent whose tunnels may reach an echo server as SSH, and
@@ -45,6 +50,20 @@ func newTunneling(t *testing.T) *tunneling {
 	t.Cleanup(w.link.close)
 	s := &site{binary: build(t, shipped), dir: t.TempDir(), cloud: w.cloud}
 	w.agent = s.device(t, "device").agent(t)
+	path := filepath.Join(w.agent.dir, "device.yaml")
+	settings, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.configure = func(services string) {
+		t.Helper()
+		text := fmt.Appendf(slices.Clip(settings), "agent: {tunnel: {endpoint: 'localhost:%d', services: {%s}}}\n", w.link.port(), services)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.echo = "SSH: " + echoPort(t, "")
+	w.configure(w.echo + ", web: 127.0.0.1:" + echoPort(t, "hello"))
 	w.start(t)
 	t.Cleanup(func() {
 		for name, log := range map[string]string{"agent": w.agent.stderr.String(), "emulator": w.log.String()} {
@@ -60,9 +79,7 @@ func newTunneling(t *testing.T) *tunneling {
 
 func (w *tunneling) start(t *testing.T) {
 	t.Helper()
-	w.agent.start(t, "--log-level", "debug",
-		"--set", fmt.Sprintf("agent.tunnel.services=SSH=%s,web=127.0.0.1:%s", echoPort(t, ""), echoPort(t, "hello")),
-		"--set", fmt.Sprintf("agent.tunnel.endpoint=localhost:%d", w.link.port()))
+	w.agent.start(t, "--log-level", "debug")
 	w.agent.await(t, sent)
 	// A notification is not kept for a device that has not subscribed.
 	if _, err := w.AwaitEvent(t.Context(), func(e localcore.Event) bool {
@@ -255,6 +272,29 @@ func TestTunnelOutlivesNetworkAndAgent(t *testing.T) {
 	w.reach(t, rotated.SourceAccessToken, "SSH", "")
 	w.call(t, "CloseTunnel", map[string]any{"tunnelId": o.TunnelID, "delete": true})
 	w.agent.awaitMetrics(t, "iot_device_tunnels 0")
+}
+
+// A change of the services ends the tunnels that lose theirs, and no other.
+func TestTunnelOutlivesAChangeOfTheServices(t *testing.T) {
+	t.Parallel()
+	w := newTunneling(t)
+	kept, ended := w.open(t, "SSH"), w.open(t, "web")
+	w.awaitAgent(t, kept.TunnelID)
+	w.awaitAgent(t, ended.TunnelID)
+	source := w.reach(t, kept.SourceAccessToken, "SSH", "")
+	w.configure(w.echo + ", other: 1")
+	if err := w.agent.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	w.agent.awaitMetrics(t, "iot_device_tunnels 1")
+	m := awsiot.TunnelMessage{Type: awsiot.TunnelData, StreamID: 1, ServiceID: "SSH", ConnectionID: 1, Payload: []byte("still here")}
+	if err := source.WriteMessage(websocket.BinaryMessage, awsiot.AppendTunnelMessage(nil, m)); err != nil {
+		t.Fatal(err)
+	}
+	_, data, err := source.ReadMessage()
+	if answer, _, _, _ := awsiot.CutTunnelMessage(data); err != nil || !bytes.Equal(answer.Payload, m.Payload) {
+		t.Errorf("received %+v, %v\n%s", answer, err, w.agent.stderr)
+	}
 }
 
 // The AWS command line opens, describes, rotates and closes a tunnel to the agent.

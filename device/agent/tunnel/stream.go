@@ -42,7 +42,7 @@ type tunnel struct {
 type stream struct {
 	id          int32
 	plain       bool                   // the source uses no connection ids
-	connections map[uint32]*connection // by id, 0 in a plain stream
+	connections map[uint32]*connection // by id, 0 in a plain stream; nil once the stream has ended
 }
 
 // A connection is one to a service of the device.
@@ -186,8 +186,8 @@ func (t *tunnel) endStreams(service string) {
 	}
 }
 
-// end ends connections of a stream, all without ids, because the source did: what came before is
-// still written.
+// end ends connections of a stream, the whole stream without ids, because the source did: what came
+// before is still written.
 func (t *tunnel) end(s *stream, ids ...uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -197,6 +197,9 @@ func (t *tunnel) end(s *stream, ids ...uint32) {
 			c.ended.Store(true)
 			close(c.in)
 		}
+	}
+	if len(ids) == 0 {
+		s.connections = nil
 	}
 }
 
@@ -212,18 +215,28 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 		name = t.services[0]
 	}
 	log := t.log.With("service", awsiot.Printable(name))
+	t.service.mu.Lock()
+	address := t.service.services[name]
+	t.service.mu.Unlock()
 	if !slices.Contains(t.services, name) || !t.service.countConnection(1) {
 		log.Warn("rejected a connection from a tunnel: the service is not configured, or there are too many connections", "most", maxConnections)
-		t.send(m, reset, nil)
+		t.reset(s, m, reset)
 		return
 	}
 	c := &connection{in: make(chan []byte, queued), gone: make(chan struct{})}
 	t.mu.Lock()
-	s.connections[m.ConnectionID] = c
+	active := s.connections != nil
+	if active {
+		s.connections[m.ConnectionID] = c
+	}
 	t.mu.Unlock()
+	if !active { // the source has not received the reset of its stream yet
+		t.service.countConnection(-1)
+		return
+	}
 	t.running.Go(func() {
 		dialer := net.Dialer{Timeout: localTimeout}
-		conn, err := dialer.DialContext(ctx, "tcp", t.service.config.Services[name])
+		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
 			log.Info("connected a tunnel to a service")
 			if reset = awsiot.TunnelConnectionReset; s.plain {
@@ -240,9 +253,17 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 		t.service.countConnection(-1)
 		log.Info("a connection from a tunnel has ended", "error", err)
 		if !c.ended.Load() {
-			t.send(m, reset, nil)
+			t.reset(s, m, reset)
 		}
 	})
+}
+
+// reset ends a connection, or the whole stream, for the source.
+func (t *tunnel) reset(s *stream, of awsiot.TunnelMessage, kind awsiot.TunnelMessageType) {
+	if kind == awsiot.TunnelStreamReset {
+		t.end(s)
+	}
+	t.send(of, kind, nil)
 }
 
 // carry copies in both directions, until the service ends the connection, or the source has and the

@@ -38,11 +38,8 @@ const (
 	maxDelay       = time.Minute // before the next attempt to connect again
 )
 
-// A Config says which services a tunnel can reach, and how to reach AWS IoT.
+// A Config says how to reach AWS IoT.
 type Config struct {
-	// Services are the addresses, HOST:PORT, by the names that tunnels are opened for. A tunnel to
-	// any other service is ignored.
-	Services map[string]string
 	// Endpoint and Port are those of the data plane. Empty means that of the Region of
 	// Session.Endpoint or, where that is not known, of the notification.
 	Endpoint string
@@ -60,6 +57,7 @@ type Service struct {
 	accepted chan *notified
 
 	mu          sync.Mutex
+	services    map[string]string // addresses by name; replaced, not changed
 	open        []*notified       // in the order of the notifications
 	ignored     map[string]uint64 // notifications, by cause
 	opened      uint64            // notifications that were accepted
@@ -73,13 +71,28 @@ type notified struct {
 	end func() // ends it; guarded by Service.mu
 }
 
-// New returns a service that waits for [Service.Run].
+// New returns a service that waits for [Service.Run]. Its tunnels reach nothing until
+// [Service.SetServices].
 func New(c Config) *Service {
 	c.PingInterval = cmp.Or(c.PingInterval, 30*time.Second)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	return &Service{
 		config: c, accepted: make(chan *notified, 2*maxTunnels),
 		ignored: map[string]uint64{"malformed": 0, "service": 0, "duplicate": 0, "limit": 0},
+	}
+}
+
+// SetServices sets the addresses, HOST:PORT, by the names that tunnels are opened for. A tunnel to
+// any other service is ignored. Open tunnels to a service whose address has changed end.
+func (s *Service) SetServices(addresses map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	former := s.services
+	s.services = addresses
+	for _, n := range s.open {
+		if slices.ContainsFunc(n.Services, func(name string) bool { return addresses[name] != former[name] }) {
+			n.end()
+		}
 	}
 }
 
@@ -105,11 +118,11 @@ func (s *Service) Deliver(m session.Message) bool {
 	}
 	n := &notified{end: func() {}}
 	err := json.Unmarshal(m.Payload, &n.TunnelNotification)
-	n.Services = slices.DeleteFunc(n.Services, func(name string) bool { return s.config.Services[name] == "" })
 	own := awsiot.ParseEndpoint(s.config.Session.Endpoint).Region
 	token := string(n.ClientAccessToken)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	n.Services = slices.DeleteFunc(n.Services, func(name string) bool { return s.services[name] == "" })
 	cause, reason := "malformed", ""
 	switch {
 	case err != nil:

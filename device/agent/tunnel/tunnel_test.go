@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,6 +70,12 @@ func listen(t *testing.T, serve func(net.Conn)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	accept(t, l, serve)
+	return l.Addr().String()
+}
+
+// accept serves the connections of a listener until the test ends.
+func accept(t *testing.T, l net.Listener, serve func(net.Conn)) {
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -82,7 +89,6 @@ func listen(t *testing.T, serve func(net.Conn)) string {
 			}()
 		}
 	}()
-	return l.Addr().String()
 }
 
 // newWorld starts a device. Requests to the data plane are answered by the cloud,
@@ -123,13 +129,14 @@ func newWorld(t *testing.T, services map[string]string, intercept http.HandlerFu
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	config := tunnel.Config{
-		Services: services, Endpoint: host, Port: number, Log: log,
+		Endpoint: host, Port: number, Log: log,
 		Session: session.Options{Endpoint: "abc-ats.iot.eu-west-1.amazonaws.com", RootCAs: roots, Proxy: "direct", Log: log},
 	}
 	for _, f := range change {
 		f(&config)
 	}
 	w.Service = tunnel.New(config)
+	w.SetServices(services)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { w.Run(ctx, "thing") })
@@ -549,15 +556,70 @@ func TestEndOfAServiceEndsItsStream(t *testing.T) {
 	s.expect(with(start(4, "other", 1), awsiot.TunnelStreamReset))
 }
 
+// A stream whose first connection failed is over on both sides: what the source sends before it
+// knows connects to nothing.
+func TestFailedStreamConnectsToNothingMore(t *testing.T) {
+	t.Parallel()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	w := newWorld(t, map[string]string{"late": closed.Addr().String()}, nil)
+	id, token := w.open(t, "late")
+	w.awaitDevice(t, id)
+	s := w.source(t, awsiot.TunnelV3, token)
+	s.send(start(1, "late", 1))
+	s.expect(with(start(1, "late", 1), awsiot.TunnelStreamReset))
+	l, err := net.Listen("tcp", closed.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var accepted atomic.Int32
+	accept(t, l, func(conn net.Conn) {
+		accepted.Add(1)
+		echo(conn)
+	})
+	s.send(with(start(1, "late", 2), awsiot.TunnelConnectionStart))
+	s.send(start(2, "late", 3))
+	s.echoed(start(2, "late", 3), "the next stream")
+	if n := accepted.Load(); n != 1 {
+		t.Errorf("%d connections to the service, want that of the second stream", n)
+	}
+}
+
+// Tunnels outlive changes of the configuration that are not of their services.
+func TestChangedServicesEndTheirTunnelsAlone(t *testing.T) {
+	t.Parallel()
+	web := listen(t, echo)
+	w := newWorld(t, map[string]string{"web": web, "SSH": listen(t, echo)}, nil)
+	ssh, sshToken := w.open(t, "SSH")
+	id, token := w.open(t, "web")
+	w.awaitDevice(t, ssh)
+	w.awaitDevice(t, id)
+	s := w.source(t, awsiot.TunnelV3, token)
+	s.send(start(1, "web", 1))
+	s.echoed(start(1, "web", 1), "before")
+	w.source(t, awsiot.TunnelV3, sshToken)
+	w.SetServices(map[string]string{"web": web, "late": listen(t, echo)})
+	eventually(t, func() bool { return w.Status().(map[string]int)["tunnels"] == 1 }, w.log.String)
+	s.echoed(start(1, "web", 1), "after")
+	late, lateToken := w.open(t, "late")
+	w.awaitDevice(t, late)
+	s = w.source(t, awsiot.TunnelV3, lateToken)
+	s.send(start(1, "late", 1))
+	s.echoed(start(1, "late", 1), "hello")
+}
+
 func TestNotificationsThatAreIgnored(t *testing.T) {
 	t.Parallel()
 	token := strings.Repeat("t", 300)
 	log := &logBuffer{}
 	s := tunnel.New(tunnel.Config{
-		Services: map[string]string{"SSH": "127.0.0.1:22"},
-		Session:  session.Options{Endpoint: "abc-ats.iot.eu-west-1.amazonaws.com"},
-		Log:      slog.New(slog.NewTextHandler(log, nil)),
+		Session: session.Options{Endpoint: "abc-ats.iot.eu-west-1.amazonaws.com"},
+		Log:     slog.New(slog.NewTextHandler(log, nil)),
 	})
+	s.SetServices(map[string]string{"SSH": "127.0.0.1:22"})
 	good := func(token string) string {
 		return `{"clientAccessToken": "` + token + `", "clientMode": "destination", "region": "eu-west-1", "services": ["SSH", "other"]}`
 	}
@@ -741,7 +803,8 @@ func FuzzNotification(f *testing.F) {
 	f.Add([]byte(`{"clientAccessToken": "t", "clientMode": "destination", "region": "eu-west-1", "services": ["SSH"]}`))
 	f.Add([]byte(`{"services": null}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		s := tunnel.New(tunnel.Config{Services: map[string]string{"SSH": "127.0.0.1:22"}})
+		s := tunnel.New(tunnel.Config{})
+		s.SetServices(map[string]string{"SSH": "127.0.0.1:22"})
 		s.Deliver(session.Message{Topic: awsiot.TunnelNotify("thing"), Payload: payload})
 	})
 }

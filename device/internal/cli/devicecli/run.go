@@ -84,12 +84,13 @@ func (d *device) agent(console *cli.Console) agent.Config {
 		})
 	}
 	if len(a.Tunnel.Services) > 0 {
-		use(a.Tunnel, func() agent.Service {
+		if d.tunnels == nil {
 			host, port := a.Tunnel.HostPort()
-			return tunnel.New(tunnel.Config{
-				Services: a.Tunnel.Addresses(), Endpoint: host, Port: port, Session: c.Provision.Session, Log: console.Log,
-			})
-		})
+			d.tunnels = tunnel.New(tunnel.Config{Endpoint: host, Port: port, Session: c.Provision.Session, Log: console.Log})
+		}
+		d.tunnels.SetServices(a.Tunnel.Addresses())
+		tunnels := d.tunnels
+		use(struct{ tunnel string }{a.Tunnel.Endpoint}, func() agent.Service { return tunnels })
 	}
 	if a.Defender.Interval > 0 {
 		use(a.Defender, func() agent.Service { return defender.New(defender.Config{Interval: a.Defender.Interval}) })
@@ -114,6 +115,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		changes := make(chan agent.Config)
 		current, stop := context.WithCancel(ctx)
 		err := d.openShadows(console)
+		d.tunnels = nil
 		c := d.agent(console)
 		var ready atomic.Bool // before, the device is being provisioned, and takes no changes
 		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil; ready.Store(true) })
@@ -134,6 +136,9 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 				}
 				if changed != nil {
 					changed.shadows = d.shadows
+					if changed.config.Agent.Tunnel.Endpoint == d.config.Agent.Tunnel.Endpoint {
+						changed.tunnels = d.tunnels
+					}
 					select {
 					case changes <- changed.agent(console):
 						d = changed
