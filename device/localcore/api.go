@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/localcore/console"
 	"example.com/fleety/device/localcore/controlapi"
 	"example.com/fleety/device/localcore/policy"
@@ -107,7 +109,7 @@ func (s *Server) apiHandler() http.Handler {
 	if !c.NoConsole {
 		console.Register(mux, console.Config{
 			Endpoint: host, Port: port, API: s.APIURL(), Account: c.Account, Region: c.Region,
-			Credentials: c.Credentials, DeviceConfiguration: s.deviceConfiguration(),
+			Credentials: c.Credentials, DeviceConfiguration: s.deviceConfiguration(), DevicePath: osfile.Quote(filepath.Join(c.Credentials, deviceFile)),
 		})
 	}
 	mux.Handle("/", controlapi.New(controlapi.Config{

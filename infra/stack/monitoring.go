@@ -53,7 +53,12 @@ func newMonitoring(s awscdk.Stack, props *Props, h lambda, retire awslambda.Func
 			alarm.AddOkAction(notify)
 		}
 	}
-	newQueries(s, props, h.log)
+	for _, q := range queries {
+		// A logical id that changes would have a deployed stack make each a second time.
+		awslogs.NewCfnQueryDefinition(constructs.NewConstruct(s, &q.id), jsii.String("Resource"), &awslogs.CfnQueryDefinitionProps{
+			Name: jsii.String(props.Names.Stack + "/" + q.name), LogGroupNames: &[]any{h.log.LogGroupName()}, QueryString: &q.query,
+		})
+	}
 	newDashboard(s, h, []awscloudwatch.IMetric{admitted, attempted, failed}, sum)
 }
 
@@ -101,15 +106,6 @@ var queries = []struct{ id, name, query string }{
 | sort @timestamp desc`},
 	{"DecisionsByClaim", "decisions by claim certificate", `filter msg = "decision"
 | stats count(*) as decisions, count_distinct(serialNumber) as serialNumbers by claimCertificateId, verdict | sort decisions desc`},
-}
-
-func newQueries(s awscdk.Stack, props *Props, log awslogs.LogGroup) {
-	for _, q := range queries {
-		// A logical id that changes would have a deployed stack make each a second time.
-		awslogs.NewCfnQueryDefinition(constructs.NewConstruct(s, &q.id), jsii.String("Resource"), &awslogs.CfnQueryDefinitionProps{
-			Name: jsii.String(props.Names.Stack + "/" + q.name), LogGroupNames: &[]any{log.LogGroupName()}, QueryString: &q.query,
-		})
-	}
 }
 
 func newDashboard(s awscdk.Stack, h lambda, decisions []awscloudwatch.IMetric, sum *awscloudwatch.MetricOptions) {

@@ -41,7 +41,7 @@ type program struct {
 	name, title string
 	args        []string
 	folders     []string // that the user may write to, for volumes
-	ports       []string
+	ports       map[string]struct{}
 	hook        bool
 }
 
@@ -59,7 +59,7 @@ var programs = []program{
 			"serve", "--listen", "0.0.0.0:8883", "--api", "0.0.0.0:8480", "--unsafe-allow-any-address",
 			"--hook", "/usr/lib/iot_core_local/hook", "--credentials", "/credentials",
 		},
-		folders: []string{"credentials/", "state/"}, ports: []string{"8883/tcp", "8480/tcp"}, hook: true,
+		folders: []string{"credentials/", "state/"}, ports: map[string]struct{}{"8883/tcp": {}, "8480/tcp": {}}, hook: true,
 	},
 	{
 		name: "iot_fleet", title: "Enrolls thousands of simulated devices in AWS IoT Core",
@@ -129,10 +129,6 @@ func (r release) image(p program, arch string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports := map[string]struct{}{}
-	for _, port := range p.ports {
-		ports[port] = struct{}{}
-	}
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	image, err := mutate.ConfigFile(base, &v1.ConfigFile{
 		Created: v1.Time{Time: r.time}, OS: "linux", Architecture: arch, RootFS: v1.RootFS{Type: "layers"},
@@ -141,7 +137,7 @@ func (r release) image(p program, arch string) (v1.Image, error) {
 			WorkingDir:   p.home(),
 			Entrypoint:   []string{"/usr/bin/" + p.name},
 			Cmd:          p.args,
-			ExposedPorts: ports,
+			ExposedPorts: p.ports,
 			Labels: map[string]string{
 				"org.opencontainers.image.title":    p.name,
 				"org.opencontainers.image.version":  r.version,

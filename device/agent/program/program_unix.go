@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+
+	"example.com/fleety/device/internal/osfile"
 )
 
 // Check returns an error unless the file is executable, and nobody but root and the agent's user
@@ -30,9 +32,9 @@ func Check(path string) error {
 		case p == path && !info.Mode().IsRegular():
 			return fmt.Errorf("%s is not a regular file", p)
 		case p == path && info.Mode()&0o111 == 0:
-			return fmt.Errorf("%s is not executable; run: chmod +x %[1]s: %w", p, fs.ErrPermission)
+			return fmt.Errorf("%s is not executable; run \"chmod +x %s\": %w", p, osfile.Quote(p), fs.ErrPermission)
 		case info.Mode()&0o022 != 0:
-			return fmt.Errorf("%s is writable by others (mode %04o); run: chmod go-w %[1]s", p, info.Mode().Perm())
+			return fmt.Errorf("%s is writable by others (mode %04o); run \"chmod go-w %s\"", p, info.Mode().Perm(), osfile.Quote(p))
 		case ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
 			return fmt.Errorf("%s is owned neither by root nor by the agent's user", p)
 		}

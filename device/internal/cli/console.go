@@ -47,7 +47,7 @@ func (c *Console) open() error {
 	case "text":
 		if !c.quiet {
 			c.steps = term.NewSteps(c.Streams)
-			c.Err = c.steps.Writer() // never within the line of a step
+			c.Err = c.steps // never within the line of a step
 		}
 		c.Log = slog.New(slog.NewTextHandler(c.Err, options))
 	case "json":

@@ -28,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,7 @@ import (
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/identity/pkcs11"
+	"example.com/fleety/device/internal/osfile"
 	"github.com/spf13/pflag"
 )
 
@@ -382,6 +384,17 @@ func Load(ctx context.Context, s Sources) (*Config, error) {
 	return c, found.err()
 }
 
+// Commands completes the commands of iot_device in a text, so that a copy of one reads this
+// configuration: by --config, unless they find it by themselves. c may be nil.
+func (c *Config) Commands(text string) string {
+	if c == nil || c.Path == "" || c.Path == DefaultPath || c.Path == systemPath {
+		return text
+	}
+	return ownCommand.ReplaceAllStringFunc(text, func(command string) string { return command + " --config " + osfile.Quote(c.Path) })
+}
+
+var ownCommand = regexp.MustCompile(`\biot_device (bootstrap|rotate|status|doctor)\b( --[a-z-]+)*`)
+
 // environmentPrefix begins the name of every environment variable that is a setting,
 // environmentSource its [Origin].
 const (
@@ -459,7 +472,7 @@ func (c *Config) warn(found Problems) {
 	if proxy, err := url.Parse(c.Server.Proxy); err == nil && c.origins[proxyKey].Source == c.Path {
 		_, password := proxy.User.Password()
 		if info, err := os.Stat(c.Path); err == nil && info.Mode().Perm()&0o077 != 0 && password {
-			add("%s has the password of a proxy and is readable by others (mode %04o); run: chmod 600 %[1]s", c.Path, info.Mode().Perm())
+			add("%s has the password of a proxy and is readable by others (mode %04o); run \"chmod 600 %s\"", c.Path, info.Mode().Perm(), osfile.Quote(c.Path))
 		}
 	}
 }

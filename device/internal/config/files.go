@@ -174,7 +174,7 @@ func ReadableByOthers(path string) []string {
 	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("the private key %s is readable by others (mode %04o); run: chmod 600 %[1]s", path, info.Mode().Perm())}
+	return []string{fmt.Sprintf("the private key %s is readable by others (mode %04o); run \"chmod 600 %s\"", path, info.Mode().Perm(), osfile.Quote(path))}
 }
 
 func (c *Config) problem(key, what, remedy string) Problem {

@@ -163,7 +163,7 @@ func TestCheckWarnsOfWhatShouldNotStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, warnings, err := c.Check(true)
-	want := []string{"the private key c.key is readable by others (mode 0640); run: chmod 600 c.key"}
+	want := []string{"the private key c.key is readable by others (mode 0640); run \"chmod 600 c.key\""}
 	if diff := cmp.Diff(want, warnings); diff != "" || err != nil {
 		t.Errorf("error %v, warnings (-want +got):\n%s", err, diff)
 	}

@@ -15,6 +15,7 @@ import (
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // expirySoon is how long before its end a certificate is worth a warning: at most 30 days, and for
@@ -198,7 +199,7 @@ func (r *run) identityFiles(context.Context) {
 	// What others put into a folder that they may write, the device would read as its own.
 	if info, err := os.Stat(own.Folder()); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
 		r.warn(name, fmt.Sprintf("the folder %s is writable by others (mode %04o)", own.Folder(), info.Mode().Perm()),
-			"others can replace the device's files", "run: chmod go-w "+own.Folder())
+			"others can replace the device's files", "run \"chmod go-w "+osfile.Quote(own.Folder())+"\"")
 	}
 }
 

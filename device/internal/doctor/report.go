@@ -93,7 +93,9 @@ func (c Check) String() string {
 var certificateID = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
 
 func (r *run) add(c Check) {
-	c.Found, c.Cause, c.Remedy = term.Clean(c.Found), term.Clean(c.Cause), term.Clean(c.Remedy)
+	for _, text := range []*string{&c.Found, &c.Cause, &c.Remedy} {
+		*text = term.Clean(r.Settings.Commands(*text))
+	}
 	if c.Result == Fail {
 		c.Class = c.class.String()
 	}

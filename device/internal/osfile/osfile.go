@@ -1,5 +1,5 @@
 // Package osfile has what package os lacks for the files of a device: reads that end whatever is
-// there, replacements that survive a power cut, and locks among processes.
+// there, replacements that survive a power cut, locks among processes, and paths in commands.
 package osfile
 
 import (
@@ -10,11 +10,22 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
 	"time"
 )
+
+// Quote returns text, such as a path, as one word of a command of a shell.
+func Quote(text string) string {
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+var plainWord = regexp.MustCompile(`^[\w@%+:,./-][\w@%+=:,./-]*$`)
 
 // ErrNotRegular is wrapped by the errors of [Read] and [Replace] for a FIFO, a socket or a device.
 var ErrNotRegular = errors.New("is not a regular file")

@@ -3,6 +3,7 @@ package osfile_test
 import (
 	"crypto/rand"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -83,5 +84,21 @@ func TestFailureLeavesTheOldFile(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+func TestQuotedTextIsOneWordOfAShell(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no sh")
+	}
+	for _, text := range []string{"", "a/b-c_1.pem", "a b", "it's", "$HOME", "`id`", `a\b`, `"`, "~", "#a", "a;b&c|d", "*", "=ls", "ü", "a\nb", "'"} {
+		out, err := exec.Command("sh", "-c", "printf %s,%s "+osfile.Quote(text)+" end").Output()
+		if string(out) != text+",end" || err != nil {
+			t.Errorf("%q becomes %q, %v", text, out, err)
+		}
+	}
+	if got := osfile.Quote("certs/a-1.pem"); got != "certs/a-1.pem" {
+		t.Errorf("a plain path becomes %s", got)
 	}
 }

@@ -93,17 +93,13 @@ func (s *Steps) Failed(step string, why error) {
 	}
 }
 
-// Writer returns a writer of whole lines to the same place: an unfinished line is ended first.
-func (s *Steps) Writer() io.Writer { return lines{s} }
-
-type lines struct{ steps *Steps }
-
-func (l lines) Write(p []byte) (int, error) {
-	l.steps.mu.Lock()
-	defer l.steps.mu.Unlock()
-	l.steps.end()
-	l.steps.failure = ""
-	return l.steps.w.Write(p)
+// Write writes whole lines to the same place: an unfinished one is ended first.
+func (s *Steps) Write(lines []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end()
+	s.failure = ""
+	return s.w.Write(lines)
 }
 
 // rewrite writes a line over the unfinished one, if there is one.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -85,11 +86,15 @@ func Clean(text string) string {
 // Width is that of a terminal that nobody has made larger.
 const Width = 80
 
+// word is what Fold does not break: what stands in double quotes is one, so that a command can be
+// copied.
+var word = regexp.MustCompile(`("[^"]*"|\S)+`)
+
 // Fold writes text in lines of Width columns at most, where its words allow that. They begin at a
 // column; the first one has begun.
 func Fold(b *strings.Builder, text string, column int) {
 	at := column
-	for i, word := range strings.Fields(text) {
+	for i, word := range word.FindAllString(text, -1) {
 		n := len([]rune(word))
 		switch {
 		case i == 0:

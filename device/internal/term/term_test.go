@@ -43,11 +43,11 @@ func TestStepsAreRewrittenInPlaceOnlyOnATerminal(t *testing.T) {
 			s.Begin("connect", false)
 			s.Done("connect", term.Cost(5*time.Millisecond, 3))
 			s.Begin("subscribe", false)
-			fmt.Fprintln(s.Writer(), "a log line")
+			fmt.Fprintln(s, "a log line")
 			s.Failed("subscribe", errors.New("no answer"))
 			s.Begin("wait", false)
 			if tt.streams.Terminal {
-				fmt.Fprintln(s.Writer(), "last")
+				fmt.Fprintln(s, "last")
 			}
 			if diff := cmp.Diff(tt.want, out.String()); diff != "" {
 				t.Errorf("progress (-want +got):\n%s", diff)

@@ -24,6 +24,7 @@ type Config struct {
 	Account, Region     string
 	Credentials         string // the folder with the claim, the server's root and device.yaml; empty if there is none
 	DeviceConfiguration string // the content of device.yaml
+	DevicePath          string // its path, as a word of a command
 }
 
 // contentSecurityPolicy permits the page's own files and requests only. What a device sends is text

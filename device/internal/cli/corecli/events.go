@@ -20,19 +20,16 @@ import (
 
 const answerWithin = 10 * time.Second // bounds the wait for the beginning of the stream
 
-type eventsOptions struct {
-	api  string
-	past bool
-	json bool
-}
-
 func newEventsCmd(console *cli.Console) *cobra.Command {
-	var o eventsOptions
-	cmd := cli.Command("events [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runEvents(ctx, console, o) })
+	var api string
+	var past, asJSON bool
+	cmd := cli.Command("events [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		return runEvents(ctx, console, api, past, asJSON)
+	})
 	flags := cmd.Flags()
-	flags.StringVar(&o.api, "api", "http://127.0.0.1:8480", "`URL` of the emulator's control API")
-	flags.BoolVar(&o.past, "past", false, "begin with the events that the emulator still keeps")
-	flags.BoolVar(&o.json, "json", false, "print each event as one JSON object in a line")
+	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "`URL` of the emulator's control API")
+	flags.BoolVar(&past, "past", false, "begin with the events that the emulator still keeps")
+	flags.BoolVar(&asJSON, "json", false, "print each event as one JSON object in a line")
 	return cmd
 }
 
@@ -43,16 +40,16 @@ var (
 )
 
 // runEvents always returns an error: events end when someone ends them.
-func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error {
-	response, err := get(ctx, o.api, "events", "past="+strconv.FormatBool(o.past))
+func runEvents(ctx context.Context, console *cli.Console, api string, past, asJSON bool) error {
+	response, err := get(ctx, api, "events", "past="+strconv.FormatBool(past))
 	if err != nil {
-		return fmt.Errorf("following the events of %s: %w", o.api, err)
+		return fmt.Errorf("following the events of %s: %w", api, err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/x-ndjson" {
-		return fmt.Errorf("following the events of %s: another server is there: it answered %s", o.api, response.Status)
+		return fmt.Errorf("following the events of %s: another server is there: it answered %s", api, response.Status)
 	}
-	console.Note(fmt.Sprintf("following the events of %s until interrupted", o.api))
+	console.Note(fmt.Sprintf("following the events of %s until interrupted", api))
 	text := terminalHandler{out: console.Out}
 	for lines := bufio.NewReader(response.Body); ; {
 		line, err := lines.ReadBytes('\n')
@@ -60,9 +57,9 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 			return cli.Reported(cli.ExitInterrupted) // as announced: no error
 		}
 		if err != nil {
-			return fmt.Errorf("following the events of %s: %w", o.api, errEnded)
+			return fmt.Errorf("following the events of %s: %w", api, errEnded)
 		}
-		if o.json {
+		if asJSON {
 			_, err = term.JSON(console.Out).Write(line)
 		} else {
 			var e localcore.Event

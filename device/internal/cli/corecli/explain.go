@@ -136,13 +136,10 @@ func runExplain(console *cli.Console, o *explainOptions) error {
 	if s := d.Statement; s != nil {
 		v.Statement = cmp.Or(s.Sid, s.String())
 	}
-	switch {
-	case o.json:
+	if o.json {
 		err = console.JSON(v)
-	case v.Allowed:
-		_, err = fmt.Fprintln(console.Out, "allowed:", term.Clean(v.Explanation))
-	default:
-		_, err = fmt.Fprintln(console.Out, "denied:", term.Clean(v.Explanation))
+	} else {
+		_, err = fmt.Fprintf(console.Out, "%s: %s\n", map[bool]string{true: "allowed", false: "denied"}[v.Allowed], term.Clean(v.Explanation))
 	}
 	if err == nil && !v.Allowed {
 		err = cli.Reported(cli.ExitDenied)

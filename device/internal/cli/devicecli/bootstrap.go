@@ -88,7 +88,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	}
 	console.Ready(done.Identity.Record.ThingName + ": identity verified")
 	if p := done.Pending; p != nil {
-		console.Warn(fmt.Sprintf("a replacement of the identity is pending since %s (%s); bootstrap --reprovision or rotate resumes it, bootstrap --discard-pending ends it", p.Since.UTC().Format(time.RFC3339), p.Stage))
+		console.Warn(fmt.Sprintf("a replacement of the identity is pending since %s (%s); %s", p.Since.UTC().Format(time.RFC3339), p.Stage, d.config.Commands(resumeOrEnd)))
 	}
 	if r := done.Retired; r != nil {
 		deactivated := "unless an operator has deactivated that one already"
@@ -100,8 +100,10 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if err := d.forgetClaim(console, o.forgetClaim); err != nil {
 		return err
 	}
-	return printBootstrap(console, o, d.config.Server.Endpoint, done)
+	return printBootstrap(console, o, d.config, done)
 }
+
+const resumeOrEnd = `"iot_device bootstrap --reprovision" or "iot_device rotate" resumes it, "iot_device bootstrap --discard-pending" ends it`
 
 func discardPending(console *cli.Console, store *identity.Store) error {
 	discarded, err := store.DiscardPending()
@@ -208,11 +210,11 @@ type bootstrapResult struct {
 	RoundTrips          provision.RoundTrips `json:"roundTrips"`
 }
 
-func printBootstrap(console *cli.Console, o bootstrapOptions, endpoint string, done *provision.Result) error {
+func printBootstrap(console *cli.Console, o bootstrapOptions, c *config.Config, done *provision.Result) error {
 	files, record := done.Identity.Files, done.Identity.Record
 	r := bootstrapResult{
 		ThingName: record.ThingName, SerialNumber: record.SerialNumber, CertificateID: record.CertificateID,
-		CertificatePath: files.Certificate, PrivateKeyPath: files.PrivateKey, Endpoint: endpoint, NotAfter: record.NotAfter.UTC(),
+		CertificatePath: files.Certificate, PrivateKeyPath: files.PrivateKey, Endpoint: c.Server.Endpoint, NotAfter: record.NotAfter.UTC(),
 		DeviceConfiguration: record.DeviceConfiguration, Author: record.Author, Provisioned: done.Provisioned, RoundTrips: done.RoundTrips,
 	}
 	if r.DeviceConfiguration == nil {
@@ -233,11 +235,7 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, endpoint string, d
 	if err := console.Table(append(t, mapRows("configuration", r.DeviceConfiguration)...)); err != nil {
 		return err
 	}
-	status := "iot_device status"
-	if o.Path != "" {
-		status += fmt.Sprintf(" --config %q", o.Path)
-	}
-	console.Note("The device can connect as client id " + r.ThingName + ". To show its identity, run: " + status)
+	console.Note("The device can connect as client id " + r.ThingName + c.Commands(". To show its identity, run: iot_device status"))
 	return nil
 }
 

@@ -33,7 +33,7 @@ func newConfigCmd(console *cli.Console) *cobra.Command {
 		if _, err := fmt.Fprintln(console.Out, path); err != nil {
 			return fmt.Errorf("writing the result: %w", err)
 		}
-		console.Note("Set server.endpoint, serialNumber and deviceLocation in it, then run \"iot_device bootstrap\".")
+		console.Note((&config.Config{Path: path}).Commands("Set server.endpoint, serialNumber and deviceLocation in it, then run: iot_device bootstrap"))
 		return nil
 	})
 	initialize.Flags().StringVarP(&path, "config", "c", config.DefaultPath, "write the configuration to `FILE`")

@@ -72,7 +72,7 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 	}
 	if provisioned {
 		if id, err = store.Load(); errors.Is(err, identity.ErrNone) {
-			return nil, &cli.UsageError{Err: fmt.Errorf("%w; run: iot_device bootstrap", err)}
+			return nil, &cli.UsageError{Err: fmt.Errorf("%w; %s", err, c.Commands("run: iot_device bootstrap"))}
 		} else if err != nil {
 			return nil, &deviceError{error: err, config: c}
 		}

@@ -69,7 +69,7 @@ func explain(err error) cli.Explanation {
 	}
 	e := cli.Explanation{Code: cli.ExitCode(awsiot.ClassOf(err))}
 	if cause, ok := doctor.CauseOf(err, c); ok {
-		e.Hint = hints.Replace(cause.Hint())
+		e.Hint = c.Commands(hints.Replace(cause.Hint()))
 	}
 	if errors.Is(err, agent.ErrRunning) {
 		e.Hint = "AWS IoT allows one connection of a device, and that process has it: end it first, as with \"systemctl stop iot_device\"; iot_device rotate, status and doctor work beside the agent"

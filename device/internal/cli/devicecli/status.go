@@ -57,11 +57,11 @@ func runStatus(ctx context.Context, console *cli.Console, o reportOptions) error
 	}
 	switch {
 	case status.State == identity.Present && r.Pending != nil && status.Pending.Stage < identity.Committed:
-		console.Note("\"iot_device bootstrap --reprovision\" or \"iot_device rotate\" resumes the replacement, \"iot_device bootstrap --discard-pending\" ends it.")
+		console.Note(c.Commands("A replacement is pending: " + resumeOrEnd + "."))
 	case status.State == identity.Absent:
-		console.Note("\"iot_device bootstrap\" provisions the device, or resumes its provisioning.")
+		console.Note(c.Commands("\"iot_device bootstrap\" provisions the device, or resumes its provisioning."))
 	case status.State != identity.Present:
-		console.Note("For what to do about it, run: iot_device doctor")
+		console.Note(c.Commands("For what to do about it, run: iot_device doctor"))
 	}
 	return nil
 }

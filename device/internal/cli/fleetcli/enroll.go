@@ -19,14 +19,16 @@ import (
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/provision"
 	"example.com/fleety/device/session"
 	"example.com/fleety/hook/payload"
 )
 
 type enrollOptions struct {
-	settings
+	config.Sources
 	output
+	aws                  bool
 	quotas               quotaOptions
 	fleet                fleet.Config
 	devices              int
@@ -47,7 +49,9 @@ func newEnrollCmd(console *cli.Console) *cobra.Command {
 		return runEnroll(ctx, console, o)
 	})
 	flags = cmd.Flags()
-	o.settings.addFlags(flags)
+	o.AddFlags(flags)
+	o.AddAuthorFlag(flags, "`NAME` recorded as the devices' author")
+	flags.BoolVar(&o.aws, "yes-this-is-aws", false, "enroll at an endpoint of AWS, which costs money")
 	o.quotas.addFlags(flags)
 	o.output.addFlags(flags)
 	c, l := &o.fleet, &o.fleet.Load
@@ -113,7 +117,7 @@ func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fle
 	if err != nil {
 		return c, err
 	}
-	base, files, err := o.settings.load(ctx, console)
+	base, files, err := o.load(ctx, console)
 	if err != nil {
 		return c, err
 	}
@@ -146,7 +150,6 @@ func parseCurves(names []string) (curves []tls.CurveID, err error) {
 var (
 	proxySetting = regexp.MustCompile(`(?i)(proxy["']?\s*[=:]\s*).+`)
 	urlUser      = regexp.MustCompile(`(://).*@`)
-	plainWord    = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
 )
 
 // commandLine returns the command line for a report, without secrets.
@@ -154,10 +157,7 @@ func commandLine(args []string) string {
 	line := "iot_fleet"
 	for _, arg := range args {
 		arg = urlUser.ReplaceAllString(proxySetting.ReplaceAllString(arg, "${1}REDACTED"), "${1}REDACTED@")
-		if !plainWord.MatchString(arg) {
-			arg = strconv.Quote(arg)
-		}
-		line += " " + arg
+		line += " " + osfile.Quote(arg)
 	}
 	return line
 }
@@ -196,18 +196,6 @@ func (o *quotaOptions) quotas(onAWS bool) (*fleet.Quotas, error) {
 	return &q, nil
 }
 
-// settings are the flags of the devices' configuration.
-type settings struct {
-	config.Sources
-	aws bool
-}
-
-func (s *settings) addFlags(flags *pflag.FlagSet) {
-	s.AddFlags(flags)
-	s.AddAuthorFlag(flags, "`NAME` recorded as the devices' author")
-	flags.BoolVar(&s.aws, "yes-this-is-aws", false, "enroll at an endpoint of AWS, which costs money")
-}
-
 // errAWS prevents a run that costs money, or changes devices, by mistake.
 func errAWS(endpoint string) error {
 	return &cli.UsageError{Err: fmt.Errorf("%s is AWS: this costs money and changes things and certificates there; if that is what you want, add --yes-this-is-aws", endpoint)}
@@ -216,11 +204,11 @@ func errAWS(endpoint string) error {
 func onAWS(endpoint string) bool { return awsiot.ParseEndpoint(endpoint).AWS() }
 
 // load reads the configuration and the files that it names.
-func (s *settings) load(ctx context.Context, console *cli.Console) (*config.Config, *config.Files, error) {
-	s.Environ = console.Environ
+func (o *enrollOptions) load(ctx context.Context, console *cli.Console) (*config.Config, *config.Files, error) {
+	o.Environ = console.Environ
 	// Those of the file are of one device: they are neither read nor checked.
-	s.Flags = append(s.Flags, config.Setting{Key: "serialNumber", Value: "simulated"}, config.Setting{Key: "thingname"})
-	c, problems := config.Load(ctx, s.Sources)
+	o.Flags = append(o.Flags, config.Setting{Key: "serialNumber", Value: "simulated"}, config.Setting{Key: "thingname"})
+	c, problems := config.Load(ctx, o.Sources)
 	if c == nil {
 		return nil, nil, problems
 	}
@@ -235,7 +223,7 @@ func (s *settings) load(ctx context.Context, console *cli.Console) (*config.Conf
 	if err := files.ClaimTime(time.Now()); err != nil {
 		return nil, nil, err
 	}
-	if onAWS(c.Server.Endpoint) && !s.aws {
+	if onAWS(c.Server.Endpoint) && !o.aws {
 		return nil, nil, errAWS(c.Server.Endpoint)
 	}
 	return c, files, nil

@@ -117,7 +117,7 @@ func TestCommandLineHasNoSecret(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
-	if got, want := commandLine([]string{"enroll", "-n", "5", "--author", "A B"}), `iot_fleet enroll -n 5 --author "A B"`; got != want {
+	if got, want := commandLine([]string{"enroll", "-n", "5", "--author", "A's $HOME"}), `iot_fleet enroll -n 5 --author 'A'\''s $HOME'`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -103,7 +103,8 @@ func (o *output) write(console *cli.Console, r *fleet.Report) (err error) {
 	if o.json {
 		return errors.Join(err, console.JSON(r))
 	}
-	return errors.Join(err, printReport(console, r))
+	return errors.Join(err, cmp.Or(console.Table(summary(r)), console.Table(stageTable(r.Stages)),
+		console.Table(failureTable("failed devices", r.Failures)), console.Table(failureTable("failed attempts", r.Retries))))
 }
 
 // readFile reads a file that the command line names.
@@ -116,12 +117,6 @@ func readFile[T any](path string, read func(io.Reader) (T, error)) (v T, err err
 		return v, fileError(path, err)
 	}
 	return v, nil
-}
-
-// printReport prints a report for a person.
-func printReport(console *cli.Console, r *fleet.Report) error {
-	return cmp.Or(console.Table(summary(r)), console.Table(stageTable(r.Stages)),
-		console.Table(failureTable("failed devices", r.Failures)), console.Table(failureTable("failed attempts", r.Retries)))
 }
 
 func summary(r *fleet.Report) cli.Table {
