@@ -59,6 +59,15 @@ func eventsOf(t *testing.T, c *rawClient, n int, f func()) (all []eventMessage) 
 					t.Errorf("%s: %s is %v", e.Topic, key, value)
 				}
 				delete(e.Payload, key)
+			case key == "rootToParentThingGroups":
+				parents, _ := value.([]any)
+				for _, parent := range parents {
+					members := parent.(map[string]any)
+					if members["groupId"] == "" {
+						t.Errorf("%s: %s is %v", e.Topic, key, value)
+					}
+					members["groupId"] = "ID"
+				}
 			case key == "timestamp" || strings.HasSuffix(key, "At") || key == "deprecationDate" && number != nil:
 				if n, _ := number.(float64); n < 1e9 {
 					t.Errorf("%s: %s is %v", e.Topic, key, value)
@@ -107,8 +116,9 @@ func TestRegistryPublishesEvents(t *testing.T) {
 	lamp := func(version float64, kind any, attributes map[string]any) map[string]any {
 		return map[string]any{"thingName": "T", "versionNumber": version, "thingTypeName": kind, "attributes": attributes}
 	}
+	propagating := []any{map[string]any{"userPropertyKey": "k", "thingAttribute": "a"}}
 	lampType := func(deprecated bool) map[string]any {
-		m := map[string]any{"thingTypeName": "lamp", "isDeprecated": deprecated, "searchableAttributes": []any{"a"}, "description": "d"}
+		m := map[string]any{"thingTypeName": "lamp", "isDeprecated": deprecated, "searchableAttributes": []any{"a"}, "description": "d", "propagatingAttributes": propagating}
 		if !deprecated {
 			m["deprecationDate"] = nil
 		}
@@ -117,10 +127,12 @@ func TestRegistryPublishesEvents(t *testing.T) {
 	group := func(name string, version float64, parent any, parents any) map[string]any {
 		return map[string]any{"thingGroupName": name, "versionNumber": version, "parentGroupName": parent, "description": nil, "rootToParentThingGroups": parents, "attributes": none}
 	}
-	association := map[string]any{"thingName": "T", "thingTypeName": "lamp"}
+	association := func(operation string) map[string]any { // without account
+		return map[string]any{"eventType": "THING_TYPE_ASSOCIATION_EVENT", "operation": operation, "thingName": "T", "thingTypeName": "lamp"}
+	}
 	membership := map[string]any{"groupArn": s.ARN("thinggroup/child"), "thingArn": s.ARN("thing/T")}
 	hierarchy := map[string]any{"thingGroupName": "root", "childGroupName": "child"}
-	root := []any{map[string]any{"groupName": "root", "groupArn": s.ARN("thinggroup/root")}}
+	root := []any{map[string]any{"groupId": "ID", "groupArn": s.ARN("thinggroup/root")}}
 	for _, step := range []struct {
 		name string
 		do   func()
@@ -129,19 +141,22 @@ func TestRegistryPublishesEvents(t *testing.T) {
 		{"a type is created", func() {
 			try(control.CreateThingType(ctx, &iot.CreateThingTypeInput{ThingTypeName: aws.String("lamp"), ThingTypeProperties: &types.ThingTypeProperties{
 				ThingTypeDescription: aws.String("d"), SearchableAttributes: []string{"a"},
+				Mqtt5Configuration: &types.Mqtt5Configuration{PropagatingAttributes: []types.PropagatingAttribute{
+					{UserPropertyKey: aws.String("k"), ThingAttribute: aws.String("a")},
+				}},
 			}}))
 		}, []eventMessage{{"thingType/lamp/created", registryEvent("THING_TYPE", "CREATED", lampType(false))}}},
 		{"a thing is created", func() {
 			try(control.CreateThing(ctx, &iot.CreateThingInput{ThingName: aws.String("T"), ThingTypeName: aws.String("lamp")}))
 		}, []eventMessage{
 			{"thing/T/created", registryEvent("THING", "CREATED", lamp(1, "lamp", none))},
-			{"thingTypeAssociation/thing/T/thingType/lamp/added", registryEvent("THING_TYPE_ASSOCIATION", "ADDED", association)},
+			{"thingTypeAssociation/thing/T/thingType/lamp/added", association("ADDED")},
 		}},
 		{"a thing loses its type", func() {
 			try(control.UpdateThing(ctx, &iot.UpdateThingInput{ThingName: aws.String("T"), RemoveThingType: true, AttributePayload: &types.AttributePayload{Attributes: map[string]string{"a": "1"}}}))
 		}, []eventMessage{
 			{"thing/T/updated", registryEvent("THING", "UPDATED", lamp(2, nil, map[string]any{"a": "1"}))},
-			{"thingTypeAssociation/thing/T/thingType/lamp/removed", registryEvent("THING_TYPE_ASSOCIATION", "REMOVED", map[string]any{"thingName": "T", "thingTypeName": "lamp"})},
+			{"thingTypeAssociation/thing/T/thingType/lamp/removed", association("REMOVED")},
 		}},
 		{"a type is deprecated", func() {
 			try(control.DeprecateThingType(ctx, &iot.DeprecateThingTypeInput{ThingTypeName: aws.String("lamp")}))

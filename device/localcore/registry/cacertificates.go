@@ -302,16 +302,15 @@ func (r *Registry) CreateCertificateProvider(name, functionARN string) (Certific
 		if err := checkFunctionARN(functionARN); err != nil {
 			return p, err
 		}
-		for _, old := range tx.providers.all() {
-			if old.Name != name {
+		if all := tx.providers.all(); len(all) > 0 {
+			switch old := all[0]; {
+			case old.Name != name:
 				return p, Reject(CodeLimitExceeded, "The account has a certificate provider already, %s; there can be one.", old.Name)
-			}
-		}
-		if old, err := tx.providers.find(name); err == nil {
-			if old.FunctionARN != functionARN {
+			case old.FunctionARN != functionARN:
 				return p, tx.providers.differs(name)
+			default:
+				return old, nil
 			}
-			return old, nil
 		}
 		p = CertificateProvider{Name: name, FunctionARN: functionARN, Created: tx.now, Modified: tx.now}
 		tx.providers.put(name, p)

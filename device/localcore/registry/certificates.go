@@ -92,11 +92,8 @@ func (r *Registry) CreatePendingCertificate(pemText, token, principal string, li
 // and deleted by [Registry.Expire] when life is over.
 func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Duration) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
-		c := Certificate{PEM: pemText, Status: Active, ClaimTemplate: template, ClaimExpires: tx.now.Add(life)}
-		if err := tx.templates.check(template); err != nil {
-			return c, err
-		}
-		return tx.createCertificate(c)
+		c, err := tx.createCertificate(Certificate{PEM: pemText, Status: Active, ClaimTemplate: template, ClaimExpires: tx.now.Add(life)})
+		return c, cmp.Or(tx.templates.check(template), err)
 	})
 }
 

@@ -101,13 +101,17 @@ func (tx *transaction) events() (out []Event) {
 		if !configured.Enabled[kind] {
 			return
 		}
-		payload["eventType"], payload["operation"], payload["accountId"] = kind+"_EVENT", operation, tx.options.Account
+		payload["eventType"], payload["operation"] = kind+"_EVENT", operation
+		if kind != associationEvent { // whose message has no account
+			payload["accountId"] = tx.options.Account
+		}
 		out = append(out, Event{topic + "/" + strings.ToLower(operation), payload})
 	}
 	each(tx.before.types, tx.types, func(name string, operation string, _, t ThingType) {
 		payload := map[string]any{
 			"thingTypeId": t.ID, "thingTypeName": name, "isDeprecated": t.Deprecated, "deprecationDate": nil,
-			"searchableAttributes": slices.Concat([]string{}, t.SearchableAttributes), "description": t.Description,
+			"searchableAttributes":  slices.Concat([]string{}, t.SearchableAttributes),
+			"propagatingAttributes": slices.Concat([]PropagatingAttribute{}, t.Propagating), "description": t.Description,
 		}
 		if t.Deprecated {
 			payload["deprecationDate"] = t.DeprecatedAt.UnixMilli()
@@ -116,9 +120,11 @@ func (tx *transaction) events() (out []Event) {
 	})
 	each(tx.before.groups, tx.groups, func(name string, operation string, _, g ThingGroup) {
 		var parents []map[string]string
-		for name := g.Parent; name != ""; name = lately(tx.before.groups, tx.groups, name).Parent {
-			parents = append(parents, map[string]string{"groupName": name, "groupArn": tx.options.ARN("thinggroup/" + name)})
+		for up := g; up.Parent != ""; {
+			up, _ = tx.groups.get(up.Parent)
+			parents = append(parents, map[string]string{"groupId": up.ID, "groupArn": tx.options.ARN("thinggroup/" + up.Name)})
 		}
+		slices.Reverse(parents)
 		parent, _ := tx.groups.get(g.Parent)
 		emit(groupEvent, operation, "thingGroup/"+name, map[string]any{
 			"thingGroupId": g.ID, "thingGroupName": name, "versionNumber": g.Version, "parentGroupName": orNull(g.Parent),

@@ -196,11 +196,8 @@ func (r *Registry) AttachThingPrincipal(thing, certificateID string, kind Princi
 // some seconds. Detaching one that is not attached changes nothing.
 func (r *Registry) DetachThingPrincipal(thing, certificateID string) error {
 	return r.update(func(tx *transaction) error {
-		if err := cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID)); err != nil {
-			return err
-		}
 		tx.thingCerts.remove(thing, certificateID)
-		return nil
+		return cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID))
 	})
 }
 

@@ -549,6 +549,28 @@ func TestGroupTree(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/registry-events.html: the parents in the event of
+// a group begin at the root and are named by ARN and ID.
+func TestEventOfGroupListsItsParentsFromTheRoot(t *testing.T) {
+	t.Parallel()
+	r, _ := open(t)
+	ok(t, r.UpdateEventConfigurations(map[string]EventConfiguration{groupEvent: {Enabled: true}}))
+	var events []Event
+	r.options.Changed = func(all []Event) { events = append(events, all...) }
+	var parents []map[string]string
+	for i, name := range []string{"a", "b", "c"} {
+		parent := ""
+		if i > 0 {
+			parent = events[i-1].Payload["thingGroupName"].(string)
+		}
+		g := must(r.CreateThingGroup(ThingGroup{Name: name, Parent: parent}))(t)
+		if diff := cmp.Diff(parents, events[i].Payload["rootToParentThingGroups"]); diff != "" {
+			t.Error(diff)
+		}
+		parents = append(parents, map[string]string{"groupArn": "thinggroup/" + name, "groupId": g.ID})
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html:
 // an exclusively attached thing is found under any client id, another under its
 // own name only.

@@ -80,25 +80,19 @@ func (r *Registry) DescribeThing(name string) (Thing, error) { return r.state().
 // UpdateThing changes a thing.
 func (r *Registry) UpdateThing(name string, u ThingUpdate) error {
 	return edit(r, name, func(tx *transaction, t *Thing) error {
-		if err := checkVersion("Thing "+name, u.ExpectedVersion, t.Version); err != nil {
-			return err
-		}
+		err := checkVersion("Thing "+name, u.ExpectedVersion, t.Version)
+		t.Type = cmp.Or(u.Type, t.Type)
 		switch {
 		case u.RemoveType && u.Type != "":
-			return invalid("A thing type cannot be set and removed in one request.")
+			err = cmp.Or(err, invalid("A thing type cannot be set and removed in one request."))
 		case u.RemoveType:
 			t.Type = ""
-		case u.Type != "":
-			if err := tx.checkUsableType(u.Type); err != nil {
-				return err
-			}
-			t.Type = u.Type
 		}
 		if u.Attributes != nil {
 			t.Attributes = u.Attributes.apply(t.Attributes)
 		}
 		t.Version++
-		return checkAttributes(t.Attributes, t.Type != "")
+		return cmp.Or(err, tx.checkUsableType(u.Type), checkAttributes(t.Attributes, t.Type != ""))
 	})
 }
 
