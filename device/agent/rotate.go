@@ -48,7 +48,7 @@ func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 	c.Author = cmp.Or(c.Author, id.Record.Author)
 	result, err := provision.Run(ctx, c)
 	a.lastConnect = time.Now()
-	next := time.Now().Add(retryRotation(time.Until(id.Certificate.NotAfter)))
+	next := time.Now().Add(retryRotation(err, time.Until(id.Certificate.NotAfter)))
 	a.update(func(s *state) {
 		for _, done := range s.rotationRequests {
 			done <- err
@@ -68,10 +68,15 @@ func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 	a.Log.Info("replaced key and certificate", "certificateId", result.Identity.Record.CertificateID, "replaces", result.Identity.Record.Replaces)
 }
 
-// retryRotation returns the delay after a rotation that failed: about an hour, and less where
-// little is left of the certificate's life, after which nothing can be rotated.
-func retryRotation(left time.Duration) time.Duration {
-	delay := max(time.Minute, min(time.Hour, left/4))
+// retryRotation returns the delay after a rotation that failed: about an hour, or a day if it was
+// denied, since each attempt keeps the device offline for minutes. It is less where little is left
+// of the certificate's life, after which nothing can be rotated.
+func retryRotation(err error, left time.Duration) time.Duration {
+	longest := time.Hour
+	if awsiot.ClassOf(err) == awsiot.Denied {
+		longest = 24 * time.Hour
+	}
+	delay := max(time.Minute, min(longest, left/4))
 	return delay/2 + rand.N(delay)
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/session"
 )
@@ -40,19 +41,26 @@ func TestShortLivedCertificateIsRotatedAtTwoThirdsOfItsLife(t *testing.T) {
 	}
 }
 
-// A rotation that failed is tried again while the certificate still lives.
+// A rotation that failed is tried again while the certificate still lives, one that was denied not
+// each hour: the device is offline meanwhile.
 func TestFailedRotationIsRetriedWithinTheCertificatesLife(t *testing.T) {
 	t.Parallel()
-	for left, most := range map[time.Duration]time.Duration{
-		10 * 365 * 24 * time.Hour: 90 * time.Minute,
-		24 * time.Hour:            90 * time.Minute,
-		40 * time.Minute:          15 * time.Minute,
-		time.Second:               90 * time.Second,
-		-time.Hour:                90 * time.Second,
+	lost, denied := awsiot.WithClass(awsiot.Temporary, errors.New("lost")), awsiot.WithClass(awsiot.Denied, errors.New("denied"))
+	for _, test := range []struct {
+		err        error
+		left, most time.Duration
+	}{
+		{lost, 10 * 365 * 24 * time.Hour, 90 * time.Minute},
+		{lost, 24 * time.Hour, 90 * time.Minute},
+		{denied, 10 * 365 * 24 * time.Hour, 36 * time.Hour},
+		{denied, 24 * time.Hour, 9 * time.Hour},
+		{denied, 40 * time.Minute, 15 * time.Minute},
+		{lost, time.Second, 90 * time.Second},
+		{denied, -time.Hour, 90 * time.Second},
 	} {
 		for range 100 {
-			if d := retryRotation(left); d < most/3 || d > most {
-				t.Errorf("%v left: retried after %v", left, d)
+			if d := retryRotation(test.err, test.left); d < test.most/3 || d > test.most {
+				t.Errorf("%v, %v left: retried after %v", test.err, test.left, d)
 			}
 		}
 	}
