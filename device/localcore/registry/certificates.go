@@ -80,9 +80,7 @@ func (r *Registry) CreateCertificate(c Certificate) (Certificate, error) {
 func (r *Registry) CreatePendingCertificate(pemText, token, principal string, life time.Duration) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
 		c, err := tx.createCertificate(Certificate{PEM: pemText, Status: PendingActivation, TokenHash: hashToken(token)})
-		if err == nil {
-			tx.ownerships.put(c.TokenHash, ownership{c.ID, principal, tx.now.Add(life)})
-		}
+		tx.ownerships.put(c.TokenHash, ownership{c.ID, principal, tx.now.Add(life)})
 		return c, err
 	})
 }

@@ -72,7 +72,7 @@ func (tx *transaction) createGroup(kind *table[ThingGroup], g ThingGroup) (Thing
 func (r *Registry) DescribeThingGroup(name string) (ThingGroup, []string, error) {
 	s := r.state()
 	g, err := s.groups.find(name)
-	ancestors := s.ancestors(name)
+	ancestors := s.lineage(name)[1:]
 	slices.Reverse(ancestors)
 	return g, ancestors, err
 }
@@ -124,7 +124,7 @@ func (r *Registry) ListThingGroups(f ThingGroupFilter) ([]ThingGroup, error) {
 	return s.groups.where(func(g ThingGroup) bool {
 		selected := g.Parent == f.Parent
 		if f.Recursive {
-			selected = f.Parent == "" || slices.Contains(s.ancestors(g.Name), f.Parent)
+			selected = f.Parent == "" || slices.Contains(s.lineage(g.Name)[1:], f.Parent)
 		}
 		return selected && strings.HasPrefix(g.Name, f.NamePrefix)
 	}), s.groups.checkOptional(f.Parent)
@@ -170,7 +170,7 @@ func (r *Registry) ListThingsInThingGroup(group string, recursive bool) ([]strin
 	s := r.state()
 	things := s.thingGroups.leftsOf(group)
 	for _, name := range s.groups.keys() {
-		if recursive && slices.Contains(s.ancestors(name), group) {
+		if recursive && slices.Contains(s.lineage(name)[1:], group) {
 			things = append(things, s.thingGroups.leftsOf(name)...)
 		}
 	}
@@ -178,18 +178,18 @@ func (r *Registry) ListThingsInThingGroup(group string, recursive bool) ([]strin
 	return slices.Compact(things), s.groups.check(group)
 }
 
-// ancestors returns the groups above a group, the parent first.
-func (s *state) ancestors(name string) []string {
-	var out []string
+// lineage returns a group and those above it, the root last.
+func (s *state) lineage(name string) []string {
+	names := []string{name}
 	for g, _ := s.groups.get(name); g.Parent != ""; g, _ = s.groups.get(g.Parent) {
-		out = append(out, g.Parent)
+		names = append(names, g.Parent)
 	}
-	return out
+	return names
 }
 
 // root returns the top of the hierarchy that a group belongs to.
 func (s *state) root(name string) string {
-	lineage := append([]string{name}, s.ancestors(name)...)
+	lineage := s.lineage(name)
 	return lineage[len(lineage)-1]
 }
 
@@ -209,7 +209,7 @@ func (s *state) checkParent(name string) error {
 	if !s.groups.has(name) { // the service model of CreateThingGroup has no ResourceNotFoundException
 		return invalid("The parent thing group %s does not exist.", awsiot.Clip(name))
 	}
-	if depth := len(s.ancestors(name)) + 2; depth > MaxGroupDepth {
+	if depth := len(s.lineage(name)) + 1; depth > MaxGroupDepth {
 		return invalid("The group would be at depth %d of its hierarchy, at most %d is allowed.", depth, MaxGroupDepth)
 	}
 	if len(s.children(name)) >= MaxGroupChildren {

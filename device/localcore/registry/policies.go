@@ -165,7 +165,7 @@ func (r *Registry) ListAttachedPolicies(target Target, recursive bool) (names []
 	s := r.state()
 	targets := []Target{target}
 	if group, ok := target.ThingGroup(); ok && recursive {
-		targets = s.lineage(group)
+		targets = s.groupTargets(group)
 	}
 	for _, d := range s.documents(targets) {
 		names = append(names, d.Name)
@@ -291,13 +291,10 @@ type PolicyDocument struct {
 func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok bool) {
 	s := r.state()
 	name, ok := s.exclusiveThing(certificateID)
-	if !ok {
-		name, ok = clientID, s.thingCerts.has(clientID, certificateID)
+	if !ok && s.thingCerts.has(clientID, certificateID) {
+		name = clientID
 	}
-	if !ok {
-		return Thing{}, false
-	}
-	return s.things.get(name)
+	return s.things.get(name) // none has an empty name
 }
 
 // PoliciesFor returns the policies in effect, by their default versions: those of the certificate,
@@ -310,7 +307,7 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 	s := r.state()
 	targets := []Target{CertificateTarget(certificateID)}
 	if s.thingCerts.has(clientID, certificateID) {
-		targets = append(targets, s.groupTargets(clientID)...)
+		targets = append(targets, s.groupTargets(s.thingGroups.rightsOf(clientID)...)...)
 	}
 	documents := s.documents(targets)
 	if c, _ := s.certificates.get(certificateID); c.ClaimTemplate != "" && r.options.ClaimPolicy != nil {
@@ -324,7 +321,7 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 // the two are attached. Either may be empty.
 func (r *Registry) EffectivePolicies(principal Target, thing string) ([]PolicyDocument, error) {
 	s := r.state()
-	targets, err := s.groupTargets(thing), s.things.checkOptional(thing)
+	targets, err := s.groupTargets(s.thingGroups.rightsOf(thing)...), s.things.checkOptional(thing)
 	if principal != "" {
 		targets, err = append([]Target{principal}, targets...), cmp.Or(s.checkTarget(principal), err)
 	}
@@ -340,19 +337,12 @@ func (s *state) exclusiveThing(certificateID string) (string, bool) {
 	return "", false
 }
 
-// groupTargets returns the thing's groups and all their ancestors.
-func (s *state) groupTargets(thing string) (targets []Target) {
-	for _, group := range s.thingGroups.rightsOf(thing) {
-		targets = append(targets, s.lineage(group)...)
-	}
-	return targets
-}
-
-// lineage returns a group and its ancestors as targets of policies.
-func (s *state) lineage(group string) []Target {
-	targets := []Target{ThingGroupTarget(group)}
-	for _, name := range s.ancestors(group) {
-		targets = append(targets, ThingGroupTarget(name))
+// groupTargets returns the groups and all their ancestors.
+func (s *state) groupTargets(groups ...string) (targets []Target) {
+	for _, group := range groups {
+		for _, name := range s.lineage(group) {
+			targets = append(targets, ThingGroupTarget(name))
+		}
 	}
 	return targets
 }
