@@ -78,7 +78,7 @@ type Stats struct {
 	Messages int       `json:"messages"`        // queued now
 	Bytes    int64     `json:"bytes"`           // of their topics and payloads, and a little for each
 	Oldest   time.Time `json:"oldest,omitzero"` // when the first of them was put; zero if there is none
-	SetAside int       `json:"setAside"`        // kept for inspection now, because they ended the connection
+	SetAside uint64    `json:"setAside"`        // kept for inspection now, because they ended the connection
 
 	Stored       uint64 `json:"-"` // put
 	Acknowledged uint64 `json:"-"`
@@ -470,16 +470,16 @@ func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 
 // Acknowledge removes the messages up to that one. After an error they do not come again, unless
 // the outbox is opened anew.
-func (o *Outbox) Acknowledge(last Message) error { return o.finish(last, nil) }
+func (o *Outbox) Acknowledge(last Message) error { return o.finish(last, false) }
 
 // SetAside removes a message, which must be the first, and keeps it in the file for inspection,
-// beside the 99 before it. After an error the message comes again.
-func (o *Outbox) SetAside(m Message) error { return o.finish(m, &m) }
+// beside the 99 before it. After an error the message comes again, unless it was dropped meanwhile.
+func (o *Outbox) SetAside(m Message) error { return o.finish(m, true) }
 
-func (o *Outbox) finish(last Message, aside *Message) error {
+func (o *Outbox) finish(last Message, aside bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if aside == nil {
+	if !aside {
 		o.cursor = last.Sequence
 	}
 	if err := o.open(); err != nil {
@@ -490,15 +490,17 @@ func (o *Outbox) finish(last Message, aside *Message) error {
 			switch {
 			case m.Sequence > last.Sequence:
 				return nil
-			case aside != nil && m.Sequence == aside.Sequence:
-				return new(uint64)
+			case aside && m.Sequence == last.Sequence:
+				return &next.SetAside
 			}
 			return &next.Acknowledged
 		})
-		if err != nil || aside == nil {
+		if err != nil || !aside {
 			return err
 		}
-		next.SetAside++
+		if next.SetAside == o.stats.SetAside {
+			return errors.New("the message was dropped meanwhile")
+		}
 		kept := tx.Bucket(setAside)
 		if c := kept.Cursor(); next.SetAside > maxSetAside {
 			c.First()
@@ -507,7 +509,7 @@ func (o *Outbox) finish(last Message, aside *Message) error {
 			}
 			next.SetAside--
 		}
-		return kept.Put(aside.encode())
+		return kept.Put(last.encode())
 	})
 	if err != nil {
 		return fmt.Errorf("removing from the outbox: %w", err)

@@ -173,6 +173,23 @@ func TestSetAsideMessagesAreKeptAndBounded(t *testing.T) {
 	}
 }
 
+// What the consumer is done with after it had to give way is counted once.
+func TestDroppedMessagesAreNotSetAside(t *testing.T) {
+	o := open(t, outbox.Config{MaxBytes: 100})
+	put(t, o, "a")
+	messages, err := o.Next(1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, o, "b", "c")
+	if err := o.SetAside(messages[0]); err == nil {
+		t.Error("set aside")
+	}
+	if s := o.Stats(); s.DroppedBytes != 1 || s.SetAside != 0 || s.Acknowledged != 0 || s.Messages != 2 {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
 // Whatever happened to the file, it is kept, and the outbox works.
 func TestDamagedFilesAreRenamed(t *testing.T) {
 	fill := func(data []byte, from, to int) {
