@@ -78,12 +78,6 @@ func (c *Client) Rotate(ctx context.Context, thing string) error {
 	return err
 }
 
-// Ping returns nil when the agent answers.
-func (c *Client) Ping(ctx context.Context) error {
-	_, err := c.document(ctx, http.MethodGet, "/v1/status", nil)
-	return err
-}
-
 // Status returns what GET /v1/status answers.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	text, err := c.document(ctx, http.MethodGet, "/v1/status", nil)

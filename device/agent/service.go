@@ -39,6 +39,9 @@ type Service interface {
 type ServiceConfig struct {
 	Key string         // stands for the service's settings: one with the same key goes on after a change
 	New func() Service // is called after services that do not go on have ended
+	// Set, if it is not nil, gives a service the settings that Key leaves out: a new one, and one that
+	// goes on.
+	Set func(Service)
 }
 
 // A turn makes requests wait for each other's answers. AWS IoT denies a request by closing the
@@ -160,10 +163,10 @@ func (a *agent) setLink(conn *session.Session, present bool) {
 // setServices stops the services that are not among these, and starts those that do not run. They
 // run until they are stopped, or ctx ends. It is called by one goroutine at a time.
 func (a *agent) setServices(ctx context.Context, services []ServiceConfig) {
-	var kept, stopped, added []*runningService
+	var all, stopped []*runningService
 	for _, r := range a.services {
 		if slices.ContainsFunc(services, func(s ServiceConfig) bool { return s.Key == r.key }) {
-			kept = append(kept, r)
+			all = append(all, r)
 		} else {
 			stopped = append(stopped, r)
 			r.cancel()
@@ -172,12 +175,16 @@ func (a *agent) setServices(ctx context.Context, services []ServiceConfig) {
 	for _, r := range stopped {
 		r.running.Wait()
 	}
+	kept := len(all)
 	for _, s := range services {
-		if !slices.ContainsFunc(kept, func(r *runningService) bool { return r.key == s.Key }) {
-			added = append(added, &runningService{key: s.Key, service: s.New()})
+		i := slices.IndexFunc(all, func(r *runningService) bool { return r.key == s.Key })
+		if i < 0 {
+			i, all = len(all), append(all, &runningService{key: s.Key, service: s.New()})
+		}
+		if s.Set != nil {
+			s.Set(all[i].service)
 		}
 	}
-	all := slices.Concat(kept, added)
 	var filters []string
 	for _, r := range all {
 		filters = append(filters, r.service.Filters(a.thing)...)
@@ -186,7 +193,7 @@ func (a *agent) setServices(ctx context.Context, services []ServiceConfig) {
 	a.mu.Lock()
 	a.services = all
 	a.mu.Unlock()
-	for _, r := range added {
+	for _, r := range all[kept:] {
 		running, cancel := context.WithCancel(ctx)
 		r.cancel = cancel
 		if s, ok := r.service.(interface{ Run(context.Context, string) }); ok {

@@ -77,7 +77,7 @@ func (a *agentProcess) start(t testing.TB, flags ...string) {
 		_ = cmd.Process.Kill() // it may have gone
 		<-exited
 	})
-	for a.client.Ping(t.Context()) != nil {
+	for _, err := a.client.Status(t.Context()); err != nil; _, err = a.client.Status(t.Context()) {
 		select {
 		case <-exited:
 			t.Fatalf("the agent does not run:\n%s", a.stderr)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -122,6 +123,33 @@ func (w *worksite) awaitFile(t *testing.T, name string) string {
 
 func handlerJob(handler string) string {
 	return fmt.Sprintf(`{"version":"1.0","includeStdOut":true,"steps":[{"action":{"name":"Step","type":"runHandler","input":{"handler":%q}}}]}`, handler)
+}
+
+// A handler that runs while the configuration changes goes on.
+func TestHandlerOutlivesAChangeOfTheJobs(t *testing.T) {
+	t.Parallel()
+	w := newWorksite(t, "waits")
+	w.handler(t, "waits", fmt.Sprintf("cd %s; touch begun; until [ -e go ]; do sleep 0.01; done; echo $IOT_JOB_ATTEMPT", w.dir))
+	w.handler(t, "new", "echo new")
+	w.start(t)
+	w.create(t, "j", handlerJob("waits"))
+	w.awaitFile(t, "begun")
+	path := filepath.Join(w.dir, "device.yaml")
+	settings, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, strings.Replace(string(settings), "allow: [waits]", "allow: [waits, new], stepTimeout: 2h", 1)+"  tunnel: {services: {SSH: 22}}\n", 0o600)
+	if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	w.await(t, func(s agent.Status) bool { return s.Services["tunnel"] != nil })
+	writeFile(t, filepath.Join(w.dir, "go"), "", 0o600)
+	if details := w.awaitJob(t, "j", types.JobExecutionStatusSucceeded); details["stdout"] != "1" {
+		t.Errorf("attempts: %v", details)
+	}
+	w.create(t, "after", handlerJob("new"))
+	w.awaitJob(t, "after", types.JobExecutionStatusSucceeded)
 }
 
 func TestAgentReportsHowJobsEnd(t *testing.T) {

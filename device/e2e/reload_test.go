@@ -100,7 +100,7 @@ func TestHangupReloadsTheConfiguration(t *testing.T) {
 	a.await(t, sent)
 	settings = []byte(strings.Replace(reloadable, "socket: ", "socket: "+path+"/", 1))
 	reload("  shadows: [{name: y}]\n", "goes on with the former one")
-	for a.client.Ping(t.Context()) != nil {
+	for _, err := a.client.Status(t.Context()); err != nil; _, err = a.client.Status(t.Context()) {
 		time.Sleep(10 * time.Millisecond) // until it listens again
 	}
 	a.await(t, func(s agent.Status) bool { return s.Connected })
@@ -164,7 +164,7 @@ func TestHangupReloadsWhatTheFirstBootstrapUses(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	for a.client.Ping(t.Context()) != nil {
+	for _, err := a.client.Status(t.Context()); err != nil; _, err = a.client.Status(t.Context()) {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-t.Context().Done():

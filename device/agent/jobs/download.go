@@ -30,7 +30,7 @@ import (
 // signature, in base64, of these 32 bytes. With a SHA-256 it resumes what an earlier attempt has
 // left. The file appears under its name, or in the folder of that name, when it is complete and
 // verified. It belongs to the user that the step names.
-func (s *Service) download(ctx context.Context, st *step) error {
+func (s *Service) download(ctx context.Context, c Settings, st *step) error {
 	if len(st.args) < 2 || len(st.args) > 4 {
 		return errors.New("a download has the arguments URL, FILE, SHA-256 and SIGNATURE, the last two optional")
 	}
@@ -47,16 +47,16 @@ func (s *Service) download(ctx context.Context, st *step) error {
 	if err != nil || len(want) != 0 && len(want) != sha256.Size {
 		return fmt.Errorf("%q is not the SHA-256 of a file", args[2])
 	}
-	if err := cmp.Or(allowedURL(from), s.checkSignature(want, args[3])); err != nil {
+	if err := cmp.Or(allowedURL(from), c.checkSignature(want, args[3])); err != nil {
 		return err
 	}
 	name := args[1]
 	if filepath.IsAbs(name) {
-		if name, err = filepath.Rel(s.Downloads, name); err != nil {
+		if name, err = filepath.Rel(c.Downloads, name); err != nil {
 			return err
 		}
 	}
-	root, err := os.OpenRoot(s.Downloads)
+	root, err := os.OpenRoot(c.Downloads)
 	if err != nil {
 		return err
 	}
@@ -86,15 +86,15 @@ func (s *Service) download(ctx context.Context, st *step) error {
 	if err != nil {
 		return err
 	}
-	return osfile.SyncDir(filepath.Dir(filepath.Join(s.Downloads, name)))
+	return osfile.SyncDir(filepath.Dir(filepath.Join(c.Downloads, name)))
 }
 
 // checkSignature verifies the signature of a digest, if one is required.
-func (s *Service) checkSignature(digest []byte, signature string) error {
-	if s.PublicKey == "" {
+func (c Settings) checkSignature(digest []byte, signature string) error {
+	if c.PublicKey == "" {
 		return nil
 	}
-	text, err := os.ReadFile(s.PublicKey)
+	text, err := os.ReadFile(c.PublicKey)
 	if err != nil {
 		return fmt.Errorf("reading agent.jobs.publicKey: %w", err)
 	}
@@ -104,7 +104,7 @@ func (s *Service) checkSignature(digest []byte, signature string) error {
 		key, _ = parsed.(ed25519.PublicKey)
 	}
 	if key == nil {
-		return fmt.Errorf("agent.jobs.publicKey: %s is no Ed25519 public key in PEM", s.PublicKey)
+		return fmt.Errorf("agent.jobs.publicKey: %s is no Ed25519 public key in PEM", c.PublicKey)
 	}
 	raw, err := base64.StdEncoding.DecodeString(signature)
 	if err != nil || len(digest) == 0 || !ed25519.Verify(key, digest, raw) {

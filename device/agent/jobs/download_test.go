@@ -238,7 +238,7 @@ func TestDownloadSaysWhyItWasTriedAgain(t *testing.T) {
 		w.WriteHeader(http.StatusBadGateway)
 	}))
 	t.Cleanup(server.Close)
-	err := New(Config{Downloads: t.TempDir()}).download(ctx, &step{args: []string{server.URL, "a"}})
+	err := New(Config{}).download(ctx, Settings{Downloads: t.TempDir()}, &step{args: []string{server.URL, "a"}})
 	if !errors.Is(err, timeout) || !strings.Contains(err.Error(), "502") {
 		t.Error(err)
 	}

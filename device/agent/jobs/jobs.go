@@ -37,9 +37,8 @@ const (
 	DownloadFile = "download-file.sh"
 )
 
-// Config says what jobs may do. The zero value allows nothing: every job is rejected.
-type Config struct {
-	Dir string // where the execution in progress is stored. Required
+// Settings say what jobs may do. The zero value allows nothing: every job is rejected.
+type Settings struct {
 	// Handlers is the folder of handlers. It and they must be owned by root or the agent's user,
 	// and writable by nobody else.
 	Handlers string
@@ -52,8 +51,14 @@ type Config struct {
 	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty: they need no
 	// signature.
 	PublicKey   string
-	Session     session.Options // has the proxy of downloads
-	StepTimeout time.Duration   // bounds each step; 0 means [DefaultStepTimeout]
+	StepTimeout time.Duration // bounds each step; 0 means [DefaultStepTimeout]
+}
+
+// Config says how jobs are carried out. Dir is required.
+type Config struct {
+	Dir string // where the execution in progress is stored
+	Settings
+	Session session.Options // has the proxy of downloads
 	// Replace replaces the device's key and certificate, and returns when the new ones are
 	// verified. It and CertificateID serve [Rotate].
 	Replace       func(context.Context) error
@@ -69,7 +74,7 @@ type Config struct {
 
 // A Service is the part of an agent that carries out jobs, one at a time. It is used by one agent.
 type Service struct {
-	Config
+	Config                 // Settings is guarded by mu
 	notified chan struct{} // receives a value when the jobs of the thing may have changed
 	changed  chan struct{} // receives a value when the execution has progressed
 
@@ -86,21 +91,35 @@ type Service struct {
 func New(c Config) *Service {
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	c.stopDelay, c.stallTimeout = cmp.Or(c.stopDelay, time.Second), cmp.Or(c.stallTimeout, time.Minute)
-	c.StepTimeout = cmp.Or(max(c.StepTimeout, 0), DefaultStepTimeout)
 	if c.bootID == nil {
 		c.bootID = bootID
 	}
-	for _, dir := range []*string{&c.Handlers, &c.Downloads} {
-		if abs, err := filepath.Abs(*dir); err == nil && *dir != "" {
-			*dir = abs // handlers run in the root folder
-		}
-	}
 	s := &Service{Config: c, notified: make(chan struct{}, 1), changed: make(chan struct{}, 1), results: map[string]uint64{}}
+	s.Set(c.Settings)
 	var err error
 	if s.current, err = load(c.Dir); err != nil {
 		c.Log.Error("the execution fails if AWS IoT still has it", "error", err)
 	}
 	return s
+}
+
+// Set replaces the settings, which count from the next step on.
+func (s *Service) Set(c Settings) {
+	c.StepTimeout = cmp.Or(max(c.StepTimeout, 0), DefaultStepTimeout)
+	for _, dir := range []*string{&c.Handlers, &c.Downloads} {
+		if abs, err := filepath.Abs(*dir); err == nil && *dir != "" {
+			*dir = abs // handlers run in the root folder
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Settings = c
+}
+
+func (s *Service) settings() Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Settings
 }
 
 // Name returns "jobs".
@@ -297,7 +316,10 @@ func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) 
 // once.
 func (s *Service) accept(r response) {
 	e := &execution{JobID: r.Execution.JobID, Number: r.Execution.ExecutionNumber, QueuedAt: r.Execution.QueuedAt, Document: r.Execution.JobDocument}
-	_, err := s.permitted(e.Document)
+	d, err := parse(e.Document)
+	if err == nil {
+		err = s.settings().permit(d)
+	}
 	switch {
 	case r.Execution.Status != awsiot.JobQueued: // What it has done is not known: a job that reboots would do so for ever.
 		e.end(awsiot.JobFailed, "the execution began earlier, and the device has no record of it")

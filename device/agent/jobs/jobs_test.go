@@ -51,7 +51,7 @@ func newBench(t *testing.T) *bench {
 	if err := os.Mkdir(handlers, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{T: t, config: Config{Dir: filepath.Join(dir, "state"), Handlers: handlers}}
+	b := &bench{T: t, config: Config{Dir: filepath.Join(dir, "state"), Settings: Settings{Handlers: handlers}}}
 	b.config.bootID, b.config.stopDelay = func() string { return "first boot" }, time.Millisecond
 	var err error
 	b.cloud, err = cloudjobs.Open(cloudjobs.Config{HasThing: things{}.HasThing, Members: things{}.Members, ARN: arn, Publish: func(m cloudjobs.Message) {
@@ -547,7 +547,7 @@ func TestStepTimesOut(t *testing.T) {
 	b.handler("h", "sleep 3600")
 	b.create("j", runHandler("h"))
 	b.powerOn()
-	if e := b.await("j", awsiot.JobFailed); !strings.Contains(e.StatusDetails["reason"], errTimeout.Error()) {
+	if e := b.await("j", awsiot.JobFailed); !strings.Contains(e.StatusDetails["reason"], "the step has timed out after 50ms") {
 		t.Error(e.StatusDetails)
 	}
 }
@@ -570,6 +570,30 @@ func TestInterruptedStepBeginsAgain(t *testing.T) {
 	b.powerOn()
 	b.await("j", awsiot.JobFailed)
 	if got := strings.Join(read(t, log), " "); got != "first 1 2 3" {
+		t.Errorf("ran %s", got)
+	}
+}
+
+// The step that runs goes on with the settings that it began with.
+func TestSettingsCountFromTheNextStep(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	log := filepath.Join(t.TempDir(), "log")
+	b.handler("waits", fmt.Sprintf("echo waits >>%s; until [ -e %[1]s.go ]; do sleep 0.01; done; echo waited >>%[1]s", log))
+	b.handler("h", "echo h >>"+log)
+	b.create("j", `{"version":"1.0","steps":[{"action":{"name":"a","type":"runHandler","input":{"handler":"waits"}}},{"action":{"name":"b","type":"runHandler","input":{"handler":"h"}}}]}`)
+	b.powerOn()
+	for read(t, log)[0] == "" {
+		b.pause("the handler")
+	}
+	b.service.Set(Settings{Handlers: b.config.Handlers, Allow: []string{"waits"}})
+	if err := os.WriteFile(log+".go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.await("j", awsiot.JobFailed); !strings.HasPrefix(e.StatusDetails["reason"], "steps[1]: ") {
+		t.Error(e.StatusDetails)
+	}
+	if got := strings.Join(read(t, log), " "); got != "waits waited" {
 		t.Errorf("ran %s", got)
 	}
 }

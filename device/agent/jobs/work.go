@@ -24,33 +24,26 @@ const rebootHandler = "reboot.sh"
 // rebootTimeout is how long a system may take to end after its reboot handler has.
 const rebootTimeout = 10 * time.Minute
 
-var errTimeout = errors.New("the step has timed out")
-
-// permitted reads a document, and returns why the configuration or the device's condition does not
-// allow it.
-func (s *Service) permitted(text []byte) (*document, error) {
-	d, err := parse(text)
-	if err != nil {
-		return nil, err
-	}
+// permit returns why the configuration or the device's condition does not allow a document.
+func (c Settings) permit(d *document) error {
 	for _, st := range d.steps {
-		if operation := st.operation(); !slices.Contains(s.Allow, operation) {
-			return nil, fmt.Errorf("%s: operation %q is not allowed: it is not in agent.jobs.allow", st.at, operation)
+		if operation := st.operation(); !slices.Contains(c.Allow, operation) {
+			return fmt.Errorf("%s: operation %q is not allowed: it is not in agent.jobs.allow", st.at, operation)
 		}
-		if st.path != "" && st.path != "default" && filepath.Clean(st.path) != filepath.Clean(s.Handlers) {
-			return nil, fmt.Errorf("%s: handlers run from the folder agent.jobs.handlers alone", st.pathAt)
+		if st.path != "" && st.path != "default" && filepath.Clean(st.path) != filepath.Clean(c.Handlers) {
+			return fmt.Errorf("%s: handlers run from the folder agent.jobs.handlers alone", st.pathAt)
 		}
 	}
-	for _, c := range d.conditions {
-		facts := map[string][]string{"operatingSystem": {runtime.GOOS, osRelease("ID")}, "architecture": {runtime.GOARCH}}[c.key]
+	for _, cond := range d.conditions {
+		facts := map[string][]string{"operatingSystem": {runtime.GOOS, osRelease("ID")}, "architecture": {runtime.GOARCH}}[cond.key]
 		if facts == nil {
-			return nil, fmt.Errorf("%s.key: %q is not supported; operatingSystem and architecture are", c.at, c.key)
+			return fmt.Errorf("%s.key: %q is not supported; operatingSystem and architecture are", cond.at, cond.key)
 		}
-		if !slices.ContainsFunc(c.values, func(value string) bool { return value != "" && slices.Contains(facts, strings.ToLower(value)) }) {
-			return nil, fmt.Errorf("%s: %s is %s", c.at, c.key, strings.Join(facts, ", "))
+		if !slices.ContainsFunc(cond.values, func(value string) bool { return value != "" && slices.Contains(facts, strings.ToLower(value)) }) {
+			return fmt.Errorf("%s: %s is %s", cond.at, cond.key, strings.Join(facts, ", "))
 		}
 	}
-	return d, nil
+	return nil
 }
 
 // osRelease returns a field of os-release(5).
@@ -69,12 +62,16 @@ func (s *Service) work(ctx context.Context) {
 	s.mu.Lock()
 	e := s.current.clone()
 	s.mu.Unlock()
-	doc, err := s.permitted(e.Document) // the configuration may have changed
+	doc, err := parse(e.Document)
 	for err == nil && e.Step < len(doc.steps) && ctx.Err() == nil {
+		settings := s.settings() // which may have changed
+		if err = settings.permit(doc); err != nil {
+			break
+		}
 		st := &doc.steps[e.Step]
 		e.setDetail("step", fmt.Sprintf("%d/%d %s", e.Step+1, len(doc.steps), st.name))
 		var stdout tail
-		if stdout, err = s.step(ctx, e, st); ctx.Err() != nil {
+		if stdout, err = s.step(ctx, settings, e, st); ctx.Err() != nil {
 			return
 		}
 		if doc.includeStdOut {
@@ -121,7 +118,7 @@ func (s *Service) publish(e *execution) {
 }
 
 // step carries out one step, or finds that it has been done. It begins when the disk says so.
-func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail, err error) {
+func (s *Service) step(ctx context.Context, settings Settings, e *execution, st *step) (stdout tail, err error) {
 	boot := s.bootID()
 	interrupted := e.Attempt > 0
 	rebooted := interrupted && boot != "" && e.BootID != "" && boot != e.BootID
@@ -145,15 +142,15 @@ func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail
 	}
 	s.publish(e)
 	s.Log.Info("running a step of a job", "job", e.JobID, "step", st.name, "operation", st.operation(), "attempt", e.Attempt)
-	ctx, cancel := context.WithTimeoutCause(ctx, s.StepTimeout, fmt.Errorf("%w after %s", errTimeout, s.StepTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, settings.StepTimeout, fmt.Errorf("the step has timed out after %s", settings.StepTimeout))
 	defer cancel()
 	switch {
 	case st.handler == Rotate:
 		err = s.rotate(ctx, e)
-	case st.handler == DownloadFile && s.Downloads != "":
-		err = s.download(ctx, st)
+	case st.handler == DownloadFile && settings.Downloads != "":
+		err = s.download(ctx, settings, st)
 	default:
-		stdout, err = s.runProgram(ctx, e, st)
+		stdout, err = s.runProgram(ctx, settings, e, st)
 	}
 	if err != nil {
 		err = fmt.Errorf("step %q: %w", st.name, err)
@@ -166,10 +163,10 @@ func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail
 }
 
 // runProgram runs a handler or a command. A reboot handler has succeeded only when the system ends.
-func (s *Service) runProgram(ctx context.Context, e *execution, st *step) (stdout tail, err error) {
+func (s *Service) runProgram(ctx context.Context, settings Settings, e *execution, st *step) (stdout tail, err error) {
 	argv := st.command
 	if argv == nil {
-		path, err := s.handler(st.handler)
+		path, err := settings.handler(st.handler)
 		if err != nil {
 			return stdout, fmt.Errorf("handler %s: %w", st.handler, err)
 		}
@@ -200,11 +197,11 @@ func (s *Service) runProgram(ctx context.Context, e *execution, st *step) (stdou
 }
 
 // handler returns the path of a handler. Links are not followed out of the folder.
-func (s *Service) handler(name string) (path string, err error) {
-	if s.Handlers == "" {
+func (c Settings) handler(name string) (path string, err error) {
+	if c.Handlers == "" {
 		return "", errors.New("agent.jobs.handlers, the folder of handlers, is not configured")
 	}
-	path = filepath.Join(s.Handlers, name)
+	path = filepath.Join(c.Handlers, name)
 	if info, err := os.Lstat(path); err != nil {
 		return "", err
 	} else if !info.Mode().IsRegular() {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -548,40 +546,6 @@ func TestChangesThatAWSWouldRejectAreErrors(t *testing.T) {
 	full := open(t, shadow.Config{Dir: filepath.Join(t.TempDir(), "missing")})
 	if e, ok := errors.AsType[*shadow.Error](full.Update([]byte(`{"state":{"reported":{"a":1}}}`))); !ok || e.StatusCode != 503 || full.Document().Pending {
 		t.Errorf("without a disk: %v", e)
-	}
-}
-
-func TestLocalAPIServesShadows(t *testing.T) {
-	mux := http.NewServeMux()
-	dir := t.TempDir()
-	for pattern, handler := range shadow.Routes([]*shadow.Shadow{open(t, shadow.Config{Dir: dir}), open(t, shadow.Config{Dir: dir, Name: "config"})}) {
-		mux.Handle(pattern, handler)
-	}
-	for _, tc := range []struct {
-		method, path, body string
-		status             int
-		want               string
-	}{
-		{"GET", "/v1/shadows/", "", 200, `{"state":{},"version":0,"pending":false}`},
-		{"PATCH", "/v1/shadows/config", `{"state":{"reported":{"a":1}}}`, 200, `{"state":{"reported":{"a":1}},"version":0,"pending":true}`},
-		{"PATCH", "/v1/shadows/", `{"state":{"reported":{"b":1}}}`, 200, `{"state":{"reported":{"b":1}},"version":0,"pending":true}`},
-		{"GET", "/v1/shadows", "", 200, `{"state":{"reported":{"b":1}},"version":0,"pending":true}`},
-		{"PATCH", "/v1/shadows", "x", 400, ""},
-		{"GET", "/v1/shadows/config", "", 200, `{"state":{"reported":{"a":1}},"version":0,"pending":true}`},
-		{"GET", "/v1/shadows/other", "", 404, ""},
-		{"PATCH", "/v1/shadows/a/b", "{}", 404, ""},
-		{"PATCH", "/v1/shadows/config", "x", 400, ""},
-	} {
-		w := httptest.NewRecorder()
-		mux.ServeHTTP(w, httptest.NewRequest(tc.method, tc.path, strings.NewReader(tc.body)))
-		if w.Code != tc.status {
-			t.Errorf("%s %s: %d %s", tc.method, tc.path, w.Code, w.Body)
-		}
-		if tc.want != "" {
-			diff(t, tc.want, json.RawMessage(w.Body.Bytes()))
-		} else if !strings.Contains(w.Body.String(), `"error"`) {
-			t.Errorf("%s %s: %s", tc.method, tc.path, w.Body)
-		}
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/agent/credentials"
 	"example.com/fleety/device/agent/shadow"
-	"example.com/fleety/device/agent/tunnel"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -38,7 +37,6 @@ type device struct {
 	store    *identity.Store
 	identity *identity.Identity // the present one, nil if there is none that works
 	shadows  []*shadow.Shadow   // that the agent keeps, once it is to run
-	tunnels  *tunnel.Service    // that the agent serves, also after a change of what they may reach
 }
 
 // open reads the configuration and the files that it names, and opens the identity store. All

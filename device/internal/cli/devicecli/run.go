@@ -2,7 +2,9 @@ package devicecli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/signal"
@@ -44,29 +46,55 @@ func (d *device) openShadows(console *cli.Console) error {
 	return nil
 }
 
+// routes returns the part of the local API that is not the agent's own.
+func (d *device) routes(console *cli.Console) map[string]http.Handler {
+	credentials, shadow := d.credentials(console), agent.Answer(d.answerShadow)
+	return map[string]http.Handler{
+		"GET /v1/credentials": agent.Answer(func(_ http.ResponseWriter, r *http.Request) (any, error) {
+			return credentials.Get(r.Context(), r.URL.Query().Get("roleAlias"))
+		}),
+		// The classic shadow has no name, also with a slash behind the path.
+		"GET /v1/shadows": shadow, "PATCH /v1/shadows": shadow,
+		"GET /v1/shadows/{name...}": shadow, "PATCH /v1/shadows/{name...}": shadow,
+	}
+}
+
+// answerShadow answers with a shadow that the agent keeps, after a change if there is one.
+func (d *device) answerShadow(_ http.ResponseWriter, r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	for i, c := range d.config.Agent.Shadows {
+		if c.Name != name {
+			continue
+		}
+		if r.Method == http.MethodPatch {
+			change, _ := io.ReadAll(r.Body) // which is in memory
+			if e, ok := errors.AsType[*shadow.Error](d.shadows[i].Update(change)); ok {
+				return nil, &agent.Error{StatusCode: e.StatusCode, Message: e.Error()}
+			}
+		}
+		return d.shadows[i].Document(), nil
+	}
+	return nil, &agent.Error{StatusCode: 404, Message: fmt.Sprintf("the agent keeps no shadow %q (the classic one has no name); agent.shadows lists those that it keeps", name)}
+}
+
 // agent translates the configuration for package agent. The shadows are open.
 func (d *device) agent(console *cli.Console) agent.Config {
 	a, dir := d.config.Agent, agentDir(d.config)
 	c := agent.Config{
 		Provision: d.provisioning(console, false), Dir: dir, Socket: a.Socket, RotateAfter: a.RotateAfter, Log: console.Log,
 		Outbox: outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
-		Routes: shadow.Routes(d.shadows),
+		Routes: d.routes(console),
 	}
-	credentials := d.credentials(console)
-	c.Routes["GET /v1/credentials"] = agent.Answer(func(_ http.ResponseWriter, r *http.Request) (any, error) {
-		return credentials.Get(r.Context(), r.URL.Query().Get("roleAlias"))
-	})
-	use := func(settings any, create func() agent.Service) {
-		c.Services = append(c.Services, agent.ServiceConfig{Key: fmt.Sprintf("%T%+[1]v", settings), New: create})
+	use := func(key string, create func() agent.Service, set func(agent.Service)) {
+		c.Services = append(c.Services, agent.ServiceConfig{Key: key, New: create, Set: set})
 	}
 	for _, s := range d.shadows {
-		use(s.Name(), func() agent.Service { return s })
+		use(s.Name(), func() agent.Service { return s }, nil)
 	}
 	if j := a.Jobs; len(j.Allow) > 0 {
-		use(j, func() agent.Service {
+		use("jobs", func() agent.Service {
 			return jobs.New(jobs.Config{
-				Dir: dir, Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout,
-				Session: c.Provision.Session,
+				Dir: dir, Session: c.Provision.Session,
 				Replace: func(ctx context.Context) error { // as iot_device rotate does
 					client := agent.NewClient(a.Socket)
 					defer client.Close()
@@ -81,19 +109,18 @@ func (d *device) agent(console *cli.Console) agent.Config {
 				},
 				Log: console.Log,
 			})
+		}, func(s agent.Service) {
+			s.(*jobs.Service).Set(jobs.Settings{Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout})
 		})
 	}
 	if len(a.Tunnel.Services) > 0 {
-		if d.tunnels == nil {
+		use("tunnel "+a.Tunnel.Endpoint, func() agent.Service {
 			host, port := a.Tunnel.HostPort()
-			d.tunnels = tunnel.New(tunnel.Config{Endpoint: host, Port: port, Session: c.Provision.Session, Log: console.Log})
-		}
-		d.tunnels.SetServices(a.Tunnel.Addresses())
-		tunnels := d.tunnels
-		use(struct{ tunnel string }{a.Tunnel.Endpoint}, func() agent.Service { return tunnels })
+			return tunnel.New(tunnel.Config{Endpoint: host, Port: port, Session: c.Provision.Session, Log: console.Log})
+		}, func(s agent.Service) { s.(*tunnel.Service).SetServices(a.Tunnel.Addresses()) })
 	}
 	if a.Defender.Interval > 0 {
-		use(a.Defender, func() agent.Service { return defender.New(defender.Config{Interval: a.Defender.Interval}) })
+		use("defender "+a.Defender.Interval.String(), func() agent.Service { return defender.New(defender.Config{Interval: a.Defender.Interval}) }, nil)
 	}
 	return c
 }
@@ -115,7 +142,6 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		changes := make(chan agent.Config)
 		current, stop := context.WithCancel(ctx)
 		err := d.openShadows(console)
-		d.tunnels = nil
 		c := d.agent(console)
 		var ready atomic.Bool // before, the device is being provisioned, and takes no changes
 		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil; ready.Store(true) })
@@ -136,9 +162,6 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 				}
 				if changed != nil {
 					changed.shadows = d.shadows
-					if changed.config.Agent.Tunnel.Endpoint == d.config.Agent.Tunnel.Endpoint {
-						changed.tunnels = d.tunnels
-					}
 					select {
 					case changes <- changed.agent(console):
 						d = changed
@@ -194,19 +217,12 @@ func (d *device) reload(ctx context.Context, console *cli.Console, s config.Sour
 // to that of next while it is connected. A shadow has changes that are not sent yet, so that what
 // the agent keeps of it is read again.
 func (next *device) needsConnection(d *device) bool {
-	type settings struct {
-		server                                    config.Server
-		serialNumber, thingName, stateDir, socket string
-		primary                                   config.Primary
-		keys                                      config.Keys
-		afterwards                                config.Afterwards
-	}
-	of := func(c *config.Config) settings {
-		server := c.Server
-		server.CredentialsEndpoint = ""
-		return settings{server, c.SerialNumber, c.ThingName, c.StateDir, c.Agent.Socket, c.Primary, c.Bootstrap.Keys, c.Bootstrap.Afterwards}
-	}
-	return of(next.config) != of(d.config) || !next.files.Roots.Equal(d.files.Roots) || !slices.Equal(next.config.Agent.Shadows, d.config.Agent.Shadows)
+	c, present := next.config, d.config
+	server, presentServer := c.Server, present.Server
+	server.CredentialsEndpoint, presentServer.CredentialsEndpoint = "", ""
+	return server != presentServer || c.SerialNumber != present.SerialNumber || c.ThingName != present.ThingName || c.StateDir != present.StateDir ||
+		c.Primary != present.Primary || c.Bootstrap.Keys != present.Bootstrap.Keys || c.Bootstrap.Afterwards != present.Bootstrap.Afterwards ||
+		c.Agent.Socket != present.Agent.Socket || !slices.Equal(c.Agent.Shadows, present.Agent.Shadows) || !next.files.Roots.Equal(d.files.Roots)
 }
 
 // showStatus returns what the agent calls with its status. It calls ready when the agent answers
@@ -244,7 +260,7 @@ func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
 			return
 		}
 		answer, cancel := context.WithTimeout(ctx, interval/3)
-		if err := client.Ping(answer); err == nil {
+		if _, err := client.Status(answer); err == nil {
 			console.Watchdog()
 		} else {
 			console.Log.Warn(fmt.Sprintf("the agent does not answer at %s", socket), "error", err)
