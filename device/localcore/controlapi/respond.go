@@ -246,7 +246,7 @@ var paging = []string{"maxResults", "nextToken", "pageSize", "marker", "isAscend
 // page answers with the page of items that the request asks for, under name, and with the token of
 // the next page. The items are in the order of their keys, ascending unless the operation has
 // isAscendingOrder and it is not set. A token names the last key that was returned, so that
-// deletions between two pages lose nothing.
+// deletions between two pages lose nothing. No two items have the same key.
 func page[T, U any](name string, key func(T) string, show func(T) U) func(*request, []T) (object, error) {
 	return func(q *request, items []T) (object, error) {
 		descending := q.op.takes("isAscendingOrder") && !value[bool](q, "isAscendingOrder")
@@ -264,17 +264,21 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 		if err != nil {
 			return nil, invalid("the pagination token %q is not one of ours", awsiot.Clip(token))
 		}
-		items = slices.SortedStableFunc(slices.Values(items), func(x, y T) int { return compare(key(x), key(y)) })
+		byKey := make(map[string]T, len(items))
+		for _, item := range items {
+			byKey[key(item)] = item
+		}
+		keys := slices.SortedFunc(maps.Keys(byKey), compare)
 		if token != "" {
-			items = slices.DeleteFunc(items, func(item T) bool { return compare(key(item), string(last)) <= 0 })
+			keys = slices.DeleteFunc(keys, func(key string) bool { return compare(key, string(last)) <= 0 })
 		}
 		out := object{}
 		limit := cmp.Or(value[int](q, "maxResults"), value[int](q, "pageSize"), defaultPages[q.op.name], defaultPage)
-		if len(items) > limit {
-			items = items[:limit]
-			out[next] = hex.EncodeToString([]byte(key(items[limit-1])))
+		if len(keys) > limit {
+			keys = keys[:limit]
+			out[next] = hex.EncodeToString([]byte(keys[limit-1]))
 		}
-		out[name] = convert(items, show)
+		out[name] = convert(keys, func(key string) U { return show(byKey[key]) })
 		return out, nil
 	}
 }
