@@ -13,12 +13,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/ThalesGroup/crypto11"
+	cryptoki "github.com/miekg/pkcs11"
 
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // ErrNoKey is wrapped by the error for a key that is not in the token: another token, or one that
@@ -28,16 +31,18 @@ var ErrNoKey = errors.New("the token does not hold the key")
 // Keys is an identity.KeyStore of one token. It is safe for concurrent use. A key whose file was
 // never written, since the device lost its power in between, stays in the token, unused.
 type Keys struct {
-	uri URI
+	uri  URI
+	note string // file of the origin of the PIN that the token has rejected
 
 	mu    sync.Mutex
 	token *crypto11.Context
 }
 
-// NewKeys returns the store of the token that a URI names. It does not open the token yet.
-func NewKeys(u URI) *Keys {
+// NewKeys returns the store of the token that a URI names. It does not open the token yet. A PIN
+// that the token has rejected is noted in dir and not tried again until its file changes.
+func NewKeys(u URI, dir string) *Keys {
 	u.Object, u.ID = cmp.Or(u.Object, "iot_device"), nil
-	return &Keys{uri: u}
+	return &Keys{uri: u, note: filepath.Join(dir, ".pkcs11-pin-rejected")}
 }
 
 // Close ends the sessions with the token. Keys that were opened cannot be used afterwards.
@@ -58,7 +63,10 @@ func (k *Keys) open() (*crypto11.Context, error) {
 	if k.token != nil {
 		return k.token, nil
 	}
-	pin, err := k.uri.pin()
+	pin, origin, err := k.uri.pin()
+	if err == nil && k.isRejected(origin) {
+		err = fmt.Errorf("the token has rejected the PIN of %s, and tokens lock after a few wrong ones: it is tried again once that file changes or %s is removed", cmp.Or(k.uri.PINSource, PINVariable), k.note)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", identity.ErrUnavailable, err)
 	}
@@ -67,6 +75,9 @@ func (k *Keys) open() (*crypto11.Context, error) {
 		config.TokenLabel, config.TokenSerial = "", k.uri.Serial
 	}
 	token, err := crypto11.Configure(config)
+	if code, ok := errors.AsType[cryptoki.Error](err); ok && code == cryptoki.CKR_PIN_INCORRECT {
+		k.reject(origin)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: opening the PKCS #11 token: %w", identity.ErrUnavailable, err)
 	}
@@ -121,7 +132,7 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 		case attempt > 0:
 			return nil, fmt.Errorf("%w: %s", ErrNoKey, named.String())
 		default: // the login, without which a token does not show the key, may have ended with them; other keys stay in use
-			login := NewKeys(k.uri)
+			login := &Keys{uri: k.uri, note: k.note}
 			if _, err := login.open(); err != nil {
 				return nil, err
 			}
@@ -159,19 +170,43 @@ func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) (
 	return signature, nil
 }
 
-// pin returns the token's PIN from the URI's file or the environment. An empty one is an error: a
-// token counts the failed logins, and locks itself after a few.
-func (u URI) pin() (string, error) {
-	pin := os.Getenv(PINVariable)
+// rejectedPINs are the origins that could not be noted, as on a disk that cannot be written.
+var rejectedPINs sync.Map
+
+func (k *Keys) isRejected(origin string) bool {
+	noted, _ := os.ReadFile(k.note)
+	_, known := rejectedPINs.Load(origin)
+	return known || string(noted) == origin
+}
+
+func (k *Keys) reject(origin string) {
+	err := os.MkdirAll(filepath.Dir(k.note), 0o700)
+	if err == nil {
+		err = osfile.Replace(k.note, []byte(origin), 0o644)
+	}
+	if err != nil {
+		rejectedPINs.Store(origin, true)
+	}
+}
+
+// pin returns the token's PIN from the URI's file or the environment, and where it came from, which
+// differs once the file has changed. An empty PIN is an error: it would be a failed login.
+func (u URI) pin() (pin, origin string, err error) {
+	pin, origin = os.Getenv(PINVariable), fmt.Sprintf("%q %q %s", u.Token, u.Serial, PINVariable)
 	if u.PINSource != "" {
-		text, err := os.ReadFile(strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file://"), "file:"))
-		if err != nil {
-			return "", fmt.Errorf("reading the token's PIN: %w", err)
+		path := strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file://"), "file:")
+		info, err := os.Stat(path)
+		var text []byte
+		if err == nil {
+			text, err = os.ReadFile(path)
 		}
-		pin = string(bytes.TrimSpace(text))
+		if err != nil {
+			return "", "", fmt.Errorf("reading the token's PIN: %w", err)
+		}
+		pin, origin = string(bytes.TrimSpace(text)), fmt.Sprintf("%q %q %s %v", u.Token, u.Serial, path, info.ModTime().UTC())
 	}
 	if pin == "" {
-		return "", fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
+		err = fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
 	}
-	return pin, nil
+	return pin, origin, err
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	cryptoki "github.com/miekg/pkcs11"
 
@@ -68,7 +70,7 @@ func newToken(t testing.TB, label string) pkcs11.URI {
 
 func TestKeyInTokenSignsAndIsFoundByItsFile(t *testing.T) {
 	uri := newToken(t, "signs")
-	keys := pkcs11.NewKeys(uri)
+	keys := pkcs11.NewKeys(uri, t.TempDir())
 	key, text, err := keys.New()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +84,7 @@ func TestKeyInTokenSignsAndIsFoundByItsFile(t *testing.T) {
 	if err := keys.Close(); err != nil {
 		t.Fatal(err)
 	}
-	keys = pkcs11.NewKeys(uri)
+	keys = pkcs11.NewKeys(uri, t.TempDir())
 	defer keys.Close()
 	opened, err := keys.Open(text)
 	if err != nil {
@@ -114,7 +116,7 @@ func TestKeyInTokenSignsAndIsFoundByItsFile(t *testing.T) {
 }
 
 func TestKeyOfAnotherTokenIsNamed(t *testing.T) {
-	first := pkcs11.NewKeys(newToken(t, "first"))
+	first := pkcs11.NewKeys(newToken(t, "first"), t.TempDir())
 	_, text, err := first.New()
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +124,7 @@ func TestKeyOfAnotherTokenIsNamed(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	second := pkcs11.NewKeys(newToken(t, "second"))
+	second := pkcs11.NewKeys(newToken(t, "second"), t.TempDir())
 	defer second.Close()
 	if _, err := second.Open(text); !errors.Is(err, pkcs11.ErrNoKey) {
 		t.Errorf("got %v", err)
@@ -131,7 +133,7 @@ func TestKeyOfAnotherTokenIsNamed(t *testing.T) {
 
 // A run opens the key of the identity, and that of a replacement, which may be gone.
 func TestOpenKeySignsAfterAnotherIsNotFound(t *testing.T) {
-	keys := pkcs11.NewKeys(newToken(t, "one is gone"))
+	keys := pkcs11.NewKeys(newToken(t, "one is gone"), t.TempDir())
 	defer keys.Close()
 	var texts [2][]byte
 	var opened crypto.Signer
@@ -159,9 +161,9 @@ func TestOpenKeySignsAfterAnotherIsNotFound(t *testing.T) {
 
 func TestOnlyKeysOfTheStoreAreRemoved(t *testing.T) {
 	uri := newToken(t, "removes")
-	keys := pkcs11.NewKeys(uri)
+	keys := pkcs11.NewKeys(uri, t.TempDir())
 	uri.Object = "another program's"
-	others := pkcs11.NewKeys(uri)
+	others := pkcs11.NewKeys(uri, t.TempDir())
 	for _, removed := range []bool{true, false} {
 		maker := others
 		if removed {
@@ -190,28 +192,99 @@ func TestOnlyKeysOfTheStoreAreRemoved(t *testing.T) {
 func TestWrongOrMissingPINIsAnError(t *testing.T) {
 	uri := newToken(t, "pin")
 	uri.PINSource = ""
-	if _, _, err := pkcs11.NewKeys(uri).New(); !errors.Is(err, identity.ErrUnavailable) {
+	if _, _, err := pkcs11.NewKeys(uri, t.TempDir()).New(); !errors.Is(err, identity.ErrUnavailable) {
 		t.Errorf("without a PIN: %v", err)
 	}
 	empty := uri
 	empty.PINSource = os.DevNull
-	if _, _, err := pkcs11.NewKeys(empty).New(); err == nil || strings.Contains(err.Error(), "CKR_") {
+	if _, _, err := pkcs11.NewKeys(empty, t.TempDir()).New(); err == nil || strings.Contains(err.Error(), "CKR_") {
 		t.Errorf("an empty PIN: %v", err) // that a login has tried
 	}
 	t.Setenv(pkcs11.PINVariable, "9999")
-	if _, _, err := pkcs11.NewKeys(uri).New(); !errors.Is(err, identity.ErrUnavailable) || strings.Contains(err.Error(), "9999") {
+	if _, _, err := pkcs11.NewKeys(uri, t.TempDir()).New(); !errors.Is(err, identity.ErrUnavailable) || strings.Contains(err.Error(), "9999") {
 		t.Errorf("a wrong PIN: %v", err)
 	}
 	t.Setenv(pkcs11.PINVariable, "1234")
-	keys := pkcs11.NewKeys(uri)
+	keys := pkcs11.NewKeys(uri, t.TempDir())
 	defer keys.Close()
 	if _, _, err := keys.New(); err != nil {
 		t.Error(err)
 	}
 }
 
+// newLockingToken makes a token that three wrong PINs lock, as they do hardware.
+func newLockingToken(t *testing.T) (uri pkcs11.URI, wrong string) {
+	t.Helper()
+	uri = newToken(t, "locks "+rand.Text()[:8])
+	uri.ModulePath = filepath.Join(t.TempDir(), "locking.so")
+	out, err := exec.Command("gcc", "-shared", "-fPIC", "-std=gnu11", `-DSOFTHSM="`+module+`"`, "-o", uri.ModulePath, "testdata/locking.c", "-ldl").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	wrong = filepath.Join(t.TempDir(), "wrong")
+	t.Setenv("LOCKING_FILE", wrong)
+	return uri, wrong
+}
+
+// A command opens the key several times, and the service manager repeats the command.
+func TestWrongPINIsTriedOnce(t *testing.T) {
+	for name, fill := range map[string]func(t *testing.T, uri *pkcs11.URI, pin string){
+		"file": func(t *testing.T, uri *pkcs11.URI, pin string) {
+			path := strings.TrimPrefix(uri.PINSource, "file:")
+			if err := errors.Join(os.WriteFile(path, []byte(pin), 0o600), os.Chtimes(path, time.Time{}, time.Unix(int64(len(pin)), 0))); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"variable": func(t *testing.T, uri *pkcs11.URI, pin string) {
+			uri.PINSource = ""
+			t.Setenv(pkcs11.PINVariable, pin)
+		},
+	} {
+		for _, disk := range []string{"writable", "read-only"} {
+			t.Run(name+", "+disk, func(t *testing.T) {
+				uri, wrong := newLockingToken(t)
+				dir := t.TempDir()
+				note := filepath.Join(dir, ".pkcs11-pin-rejected")
+				if disk == "read-only" {
+					if err := os.Mkdir(note, 0o700); err != nil { // root may write where no one may
+						t.Fatal(err)
+					}
+				}
+				fill(t, &uri, "99999")
+				for range 5 {
+					keys := pkcs11.NewKeys(uri, dir)
+					if _, _, err := keys.New(); !errors.Is(err, identity.ErrUnavailable) {
+						t.Fatal(err)
+					}
+					_, err := keys.Open(pem.EncodeToMemory(&pem.Block{Type: pkcs11.FileType, Bytes: []byte("pkcs11:token=locks;id=1?module-path=/m")}))
+					if !errors.Is(err, identity.ErrUnavailable) || !strings.Contains(err.Error(), note) || strings.Contains(err.Error(), "99999") {
+						t.Fatal(err)
+					}
+				}
+				if tries, err := os.ReadFile(wrong); err != nil || len(tries) != 1 {
+					t.Errorf("tried %d times, %v", len(tries), err)
+				}
+				if disk == "read-only" {
+					return
+				}
+				fill(t, &uri, "1234")
+				if name == "variable" {
+					if err := os.Remove(note); err != nil {
+						t.Fatal(err)
+					}
+				}
+				keys := pkcs11.NewKeys(uri, dir)
+				defer keys.Close()
+				if _, _, err := keys.New(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkHandshake(b *testing.B) {
-	keys := pkcs11.NewKeys(newToken(b, "bench"))
+	keys := pkcs11.NewKeys(newToken(b, "bench"), b.TempDir())
 	defer keys.Close()
 	key, _, err := keys.New()
 	if err != nil {
@@ -222,7 +295,7 @@ func BenchmarkHandshake(b *testing.B) {
 
 // A token that was removed and inserted again, or whose daemon was restarted, has ended all sessions.
 func TestKeyIsUsableAfterItsTokenWasRemoved(t *testing.T) {
-	keys := pkcs11.NewKeys(newToken(t, "comes back"))
+	keys := pkcs11.NewKeys(newToken(t, "comes back"), t.TempDir())
 	defer keys.Close()
 	key, text, err := keys.New()
 	if err != nil {

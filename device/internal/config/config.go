@@ -226,7 +226,7 @@ func (c *Config) ExpectedThingName() string {
 // Identity says where the identity is kept, and which files it must leave alone.
 func (c *Config) Identity() identity.Config {
 	b := c.Bootstrap
-	keys, _ := b.Keys.store() // its error was reported by Load
+	keys, _ := b.Keys.store(c.StateDir) // its error was reported by Load
 	reserved := []string{c.Path, b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath}
 	for _, claim := range b.Claims {
 		reserved = append(reserved, claim.CertificatePath, claim.PrivateKeyPath)

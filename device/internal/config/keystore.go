@@ -48,9 +48,10 @@ func (k Keys) hardware() string {
 }
 
 // store makes keys as the setting says, and opens those of every kind: an identity may be older
-// than the setting. The error is what is wrong with a setting of hardware keys.
-func (k Keys) store() (identity.KeyStore, error) {
-	s := keyStore{makes: identity.SoftwareKeys{}, tpm: &tpm.Keys{}}
+// than the setting. A PIN that a token rejects is noted in dir. The error is what is wrong with a
+// setting of hardware keys.
+func (k Keys) store(dir string) (identity.KeyStore, error) {
+	s := keyStore{makes: identity.SoftwareKeys{}, tpm: &tpm.Keys{}, dir: dir}
 	switch k.hardware() {
 	case "tpm":
 		t, err := parseTPM(k)
@@ -59,7 +60,7 @@ func (k Keys) store() (identity.KeyStore, error) {
 		}
 		s.makes, s.tpm = t, t
 	case "pkcs11":
-		t, err := openToken(string(k))
+		t, err := openToken(string(k), dir)
 		if err != nil {
 			return s, err
 		}
@@ -68,18 +69,19 @@ func (k Keys) store() (identity.KeyStore, error) {
 	return s, nil
 }
 
-func openToken(text string) (identity.KeyStore, error) {
+func openToken(text, dir string) (identity.KeyStore, error) {
 	uri, err := pkcs11.ParseURI(text)
 	if err != nil {
 		return nil, err
 	}
-	return newTokenKeys(uri)
+	return newTokenKeys(uri, dir)
 }
 
 type keyStore struct {
 	makes identity.KeyStore
 	tpm   identity.KeyStore
 	token identity.KeyStore // nil unless the setting has one
+	dir   string
 }
 
 func (s keyStore) New() (crypto.Signer, []byte, error) { return s.makes.New() }
@@ -94,7 +96,7 @@ func (s keyStore) Open(text []byte) (crypto.Signer, error) {
 	case block.Type == pkcs11.FileType && s.token != nil:
 		return s.token.Open(text)
 	case block.Type == pkcs11.FileType:
-		token, err := openToken(string(block.Bytes))
+		token, err := openToken(string(block.Bytes), s.dir)
 		if err != nil {
 			return nil, err
 		}

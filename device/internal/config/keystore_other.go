@@ -10,7 +10,7 @@ import (
 	"example.com/fleety/device/identity/pkcs11"
 )
 
-func newTokenKeys(pkcs11.URI) (identity.KeyStore, error) {
+func newTokenKeys(pkcs11.URI, string) (identity.KeyStore, error) {
 	return nil, fmt.Errorf("%w: %w", identity.ErrUnavailable, errNoPKCS11)
 }
 

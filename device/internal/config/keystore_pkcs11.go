@@ -7,4 +7,6 @@ import (
 	"example.com/fleety/device/identity/pkcs11"
 )
 
-func newTokenKeys(u pkcs11.URI) (identity.KeyStore, error) { return pkcs11.NewKeys(u), nil }
+func newTokenKeys(u pkcs11.URI, dir string) (identity.KeyStore, error) {
+	return pkcs11.NewKeys(u, dir), nil
+}

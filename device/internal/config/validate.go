@@ -116,7 +116,7 @@ func (v *validation) bootstrap() {
 		"use "+awsiot.TemplateNameRule+"; the CDK app creates "+DefaultTemplate, "%q is not the name of a template", b.ProvisioningTemplate)
 	v.check(b.Keys != KeysDevice && b.Keys != KeysService && b.Keys.hardware() == "", "bootstrap.keys",
 		"use device (the key is made here), service (AWS IoT makes it), tpm, or a PKCS #11 URI", "%q is unknown", string(b.Keys))
-	if _, err := b.Keys.store(); err != nil {
+	if _, err := b.Keys.store(""); err != nil {
 		v.bad("bootstrap.keys", "write tpm, tpm:PATH or pkcs11:token=LABEL?module-path=PATH", "bootstrap.keys: %v", err)
 	}
 	v.check(b.Afterwards != AfterwardsKeep && b.Afterwards != AfterwardsRemove, "bootstrap.afterwards",
