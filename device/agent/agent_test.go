@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 		Provision: provision.Config{
 			Store:      store,
 			Session:    session.Options{Endpoint: host, Port: port, RootCAs: server.RootCAs(), Proxy: "direct"},
-			Claim:      &claim,
+			Claims:     []*tls.Certificate{&claim},
 			Template:   localcore.TemplateName,
 			Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"},
 		},

@@ -89,7 +89,7 @@ func (f formats) provisioning(t *testing.T, core *localcore.Server) provision.Co
 	}
 	return provision.Config{
 		Store: f.store(t, "2974685"), Session: session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs(), Proxy: "direct"},
-		Claim: &claim, Template: localcore.TemplateName, Author: "Wilford Brimley",
+		Claims: []*tls.Certificate{&claim}, Template: localcore.TemplateName, Author: "Wilford Brimley",
 		Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"},
 	}
 }

@@ -111,7 +111,7 @@ func (p *coreProcess) config(b *testing.B, n int) fleet.Config {
 	return fleet.Config{Serials: serials, Device: func(serial string) provision.Config {
 		return provision.Config{
 			Session:           session.Options{Endpoint: p.ready.Endpoint, Port: p.ready.Port, RootCAs: roots, Proxy: "direct"},
-			Claim:             &claim,
+			Claims:            []*tls.Certificate{&claim},
 			Template:          localcore.TemplateName,
 			Parameters:        map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 			ExpectedThingName: "fleety_" + serial,

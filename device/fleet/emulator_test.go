@@ -81,7 +81,7 @@ func newConfig(t testing.TB, core *localcore.Server, n int) fleet.Config {
 		Device: func(serial string) provision.Config {
 			return provision.Config{
 				Session:           session.Options{Endpoint: host, Port: port, RootCAs: roots, Proxy: "direct"},
-				Claim:             &claim,
+				Claims:            []*tls.Certificate{&claim},
 				Template:          localcore.TemplateName,
 				Parameters:        map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 				ExpectedThingName: "fleety_" + serial,

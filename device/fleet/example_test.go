@@ -35,7 +35,7 @@ func ExampleEnroll() {
 		Device: func(serial string) provision.Config {
 			return provision.Config{
 				Session:    session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs()},
-				Claim:      &claim,
+				Claims:     []*tls.Certificate{&claim},
 				Template:   localcore.TemplateName,
 				Parameters: map[string]string{"serialNumber": serial, "deviceLocation": "USA"},
 			}

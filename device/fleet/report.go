@@ -143,8 +143,8 @@ func (l *launch) report() *Report {
 		Resources:      Resources{CPUSeconds: usage() - l.meter.cpu, BytesIn: l.meter.in.Load(), BytesOut: l.meter.out.Load()},
 		Devices:        l.devices,
 	}
-	if base.Claim != nil && len(base.Claim.Certificate) > 0 {
-		r.ClaimCertificateID = awsiot.CertificateID(&x509.Certificate{Raw: base.Claim.Certificate[0]})
+	if len(base.Claims) > 0 {
+		r.ClaimCertificateID = awsiot.CertificateID(&x509.Certificate{Raw: base.Claims[0].Certificate[0]})
 	}
 	r.count()
 	return r

@@ -23,7 +23,7 @@ func (f *fakeAWS) withdraw(claim *tls.Certificate) {
 // withSecondClaim gives a device another claim.
 func (d *fakeDevice) withSecondClaim() *tls.Certificate {
 	second := d.aws.newClaim(nil)
-	d.config.OtherClaims = []*tls.Certificate{second}
+	d.config.Claims = append(d.config.Claims, second)
 	return second
 }
 
@@ -36,7 +36,7 @@ func TestWithdrawnClaimIsFollowedByTheNext(t *testing.T) {
 	}{
 		"by silence": {func(d *fakeDevice) { d.aws.withdraw(d.aws.claim) }, 2 * time.Minute},
 		// It is not of the CA that the server knows.
-		"by an alert": {func(d *fakeDevice) { d.config.Claim = newFakeAWS(t).claim }, 5 * time.Second},
+		"by an alert": {func(d *fakeDevice) { d.config.Claims[0] = newFakeAWS(t).claim }, 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, d *fakeDevice) {

@@ -70,7 +70,7 @@ func beDevice(text string) int {
 	_, err = provision.RunQuickly(ctx, provision.Config{
 		Store:             store,
 		Session:           session.Options{Endpoint: "localhost", Port: c.Port, RootCAs: roots, Proxy: "direct"},
-		Claim:             &claim,
+		Claims:            []*tls.Certificate{&claim},
 		Template:          localcore.TemplateName,
 		Parameters:        map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 		ExpectedThingName: thing,

@@ -44,7 +44,7 @@ func ExampleRun() {
 		result, err := provision.Run(ctx, provision.Config{
 			Store:      store,
 			Session:    session.Options{Endpoint: host, Port: port, RootCAs: aws.RootCAs(), Proxy: "direct"},
-			Claim:      &claim,
+			Claims:     []*tls.Certificate{&claim},
 			Template:   localcore.TemplateName,
 			Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"},
 		})

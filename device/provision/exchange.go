@@ -56,13 +56,13 @@ func (r *run) exchange(ctx context.Context) error {
 	}
 	x.filters = []string{x.create.Accepted(), x.create.Rejected(), x.register.Accepted(), x.register.Rejected()}
 	step, clientID, detail := StepConnectClaim, r.clientID, r.Session.Endpoint
-	switch n := len(r.claims); {
+	switch n := len(r.Claims); {
 	case r.Rotate:
 		step, x.role, clientID, x.cert = StepConnectPresent, deviceRole, r.present.Record.ThingName, r.present.TLS()
 	case n == 0:
 		return awsiot.WithClass(awsiot.Misconfigured, errors.New("claim certificate is missing, and the device has no identity of its own yet"))
 	default:
-		x.cert = r.claims[r.claim]
+		x.cert = r.Claims[r.claim]
 		if n > 1 {
 			detail += fmt.Sprintf(", claim %d of %d", r.claim+1, n)
 		}

@@ -325,7 +325,7 @@ func inBubble(t *testing.T, test func(t *testing.T, d *fakeDevice)) {
 		test(t, &fakeDevice{aws: aws, store: store, config: provision.Config{
 			Store:      store,
 			Session:    session.Options{Endpoint: "localhost", RootCAs: aws.roots(), Proxy: "direct", DialContext: aws.dial},
-			Claim:      aws.claim,
+			Claims:     []*tls.Certificate{aws.claim},
 			Template:   "T",
 			Parameters: map[string]string{"serialNumber": serial},
 		}})

@@ -150,7 +150,7 @@ func TestDenialByTheHookIsRetriedSlowly(t *testing.T) {
 func TestRejectedClaimThatLooksTooNewIsTemporary(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *fakeDevice) {
 		d.aws.server.Time = func() time.Time { return time.Now() }
-		d.config.Claim = d.aws.newClaim(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * 24 * time.Hour) })
+		d.config.Claims[0] = d.aws.newClaim(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * 24 * time.Hour) })
 		_, err := d.run(t, 10*time.Second)
 		if _, ok := errors.AsType[*provision.ClockError](err); !ok || awsiot.ClassOf(err) != awsiot.Temporary {
 			t.Errorf("error %v, class %v", err, awsiot.ClassOf(err))

@@ -39,17 +39,15 @@ type Config struct {
 	// Session says how to reach AWS IoT. ClientID, Certificate and OnMessage
 	// are Run's own and ignored here.
 	Session session.Options
-	// Claim is the claim certificate with its key. It is not needed while an
-	// identity exists that is not to be replaced.
-	Claim *tls.Certificate
-	// OtherClaims are tried in turn when AWS IoT denies the claims before them, as
+	// Claims are claim certificates with their keys. None is needed while an identity exists that
+	// is not to be replaced. Another one is tried when AWS IoT denies those before it, as
 	// it does one that leaked and was withdrawn. Silence counts as a denial here
 	// after five times in a row, however soon: the next claim may work.
-	OtherClaims []*tls.Certificate
-	Template    string            // the provisioning template's name
-	Parameters  map[string]string // the template's parameters, all of them, sent as they are
-	Author      string            // the name to record with the provisioning
-	Keys        Keys              // chooses the flow; default DeviceKeys
+	Claims     []*tls.Certificate
+	Template   string            // the provisioning template's name
+	Parameters map[string]string // the template's parameters, all of them, sent as they are
+	Author     string            // the name to record with the provisioning
+	Keys       Keys              // chooses the flow; default DeviceKeys
 	// ThingName, if set, must be what AWS IoT answers, or Run returns a
 	// *[ThingNameError]. It names the thing where the answer names none: a
 	// template without a thing, or an answer that cannot be read.
@@ -63,7 +61,7 @@ type Config struct {
 	// proved, whatever replacement is pending.
 	Reprovision bool
 	// Rotate replaces the identity as Reprovision does, but the device asks with its present
-	// certificate, which proves that it has the present key; Claim is not used, and the key is
+	// certificate, which proves that it has the present key; Claims are not used, and the key is
 	// always made on the device. AWS IoT must allow that: the stack's rotation policy and its hook
 	// do. Run returns an error that wraps [identity.ErrNone] when there is no identity.
 	Rotate bool
@@ -138,7 +136,6 @@ func (t RoundTrips) sum() RoundTrips {
 // Retired names the certificate that an identity had before it was replaced. Provisioning does not
 // deactivate it; whether an operator has, the device cannot know.
 type Retired struct {
-	ThingName     string
 	CertificateID string
 	Command       string // for the aws CLI: deactivates the certificate
 }
@@ -151,7 +148,7 @@ func retiredBy(id *identity.Identity) *Retired {
 	if region := awsiot.ParseEndpoint(id.Record.Endpoint).Region; region != "" {
 		command += " --region " + region
 	}
-	return &Retired{ThingName: id.Record.ThingName, CertificateID: id.Record.Replaces, Command: command}
+	return &Retired{CertificateID: id.Record.Replaces, Command: command}
 }
 
 // Run provisions the device if it has no identity, or resumes where an earlier run was interrupted,

@@ -71,7 +71,7 @@ func newDevice(t *testing.T, core *localcore.Server) *device {
 		core: core,
 		config: provision.Config{
 			Session:           session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs(), Proxy: "direct"},
-			Claim:             &claim,
+			Claims:            []*tls.Certificate{&claim},
 			Template:          localcore.TemplateName,
 			Parameters:        map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 			ExpectedThingName: thing,
@@ -153,7 +153,7 @@ func TestSecondRunOnlyProvesTheIdentity(t *testing.T) {
 	}
 	var steps []provision.Step
 	second, err := d.run(t, func(c *provision.Config) {
-		c.Claim = nil // it may have been destroyed by now
+		c.Claims = nil // it may have been destroyed by now
 		c.Progress = func(e provision.Event) {
 			if e.Phase == provision.Done {
 				steps = append(steps, e.Step)

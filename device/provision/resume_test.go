@@ -108,7 +108,6 @@ func TestReprovisioningRetiresTheOldCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &provision.Retired{
-		ThingName:     thing,
 		CertificateID: old,
 		Command:       "aws iot update-certificate --certificate-id " + old + " --new-status INACTIVE",
 	}
@@ -328,7 +327,7 @@ func TestTwoDevicesWithOneSerialNumberBothGetAnIdentity(t *testing.T) {
 
 func TestMissingClaimIsMisconfigured(t *testing.T) {
 	d := newDevice(t, startEmulator(t))
-	_, err := d.run(t, func(c *provision.Config) { c.Claim = nil })
+	_, err := d.run(t, func(c *provision.Config) { c.Claims = nil })
 	if awsiot.ClassOf(err) != awsiot.Misconfigured {
 		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
 	}

@@ -24,7 +24,6 @@ type run struct {
 	proved   bool               // the device has an identity, which was proved before
 	present  *identity.Identity // that identity, when this run is to replace it
 
-	claims      []*tls.Certificate
 	claim       int          // the one in use
 	claimSilent bool         // it met maxSilentCloses more
 	deniedClaim map[int]bool // those that AWS IoT denied
@@ -60,9 +59,6 @@ func runWith(ctx context.Context, c Config, t timing) (_ *Result, err error) {
 		connected:    map[string]time.Time{},
 		silentCloses: map[string]silentCloses{},
 		deniedClaim:  map[int]bool{},
-	}
-	if c.Claim != nil {
-		r.claims = append([]*tls.Certificate{c.Claim}, c.OtherClaims...)
 	}
 	id, loadErr := c.Store.Load()
 	r.proved = loadErr == nil
@@ -119,7 +115,7 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	r.unresolved = r.journal.Stage() == identity.CertificateHeld
 	r.inherited = r.unresolved
 	if r.unresolved { // its token is of no use to another claim
-		r.claim = max(0, slices.IndexFunc(r.claims, func(c *tls.Certificate) bool {
+		r.claim = max(0, slices.IndexFunc(r.Claims, func(c *tls.Certificate) bool {
 			return c.Leaf != nil && awsiot.CertificateID(c.Leaf) == r.journal.RequestedBy()
 		}))
 	}
@@ -193,8 +189,8 @@ func (r *run) otherClaim(ctx context.Context, err error) error {
 		return err
 	}
 	r.deniedClaim[r.claim] = denied
-	for i := range r.claims {
-		next := (r.claim + 1 + i) % len(r.claims)
+	for i := range r.Claims {
+		next := (r.claim + 1 + i) % len(r.Claims)
 		if next == r.claim || r.deniedClaim[next] {
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -69,9 +70,6 @@ type request struct {
 	answered chan struct{} // closed when the answer has come
 	err      error         // why it is not sent, or what the answer says; to be read after answered
 }
-
-// name returns the packet's name, for Error.After.
-func (r *request) name() string { return strings.ToUpper(string(r.stage)) }
 
 // Connect opens a session: TCP, TLS, CONNECT, CONNACK. The context governs
 // this call alone. The error is an [*Error].
@@ -353,7 +351,7 @@ func (s *Session) fault(r *request, err error) error {
 	defer s.mu.Unlock()
 	if len(s.waiting) > 0 {
 		oldest := s.waiting[0]
-		e.After = oldest.name()
+		e.After = strings.ToUpper(string(oldest.stage))
 		if r == nil {
 			r = oldest
 		}
@@ -447,29 +445,20 @@ func (s *Session) read() {
 // readPacket reads one packet. paho allocates what a packet's head announces,
 // so the length is checked first (MQTT 3.1.1, section 2.2).
 func readPacket(r *bufio.Reader) (packets.ControlPacket, error) {
-	first, err := r.ReadByte()
-	if err != nil {
-		return nil, err
-	}
-	head := []byte{first}
-	for length, shift := 0, 0; ; shift += 7 {
-		if shift == 28 {
-			return nil, fmt.Errorf("%w: packet length of more than four bytes", ErrProtocol)
-		}
-		b, err := r.ReadByte()
+	for size := 2; ; size++ {
+		head, err := r.Peek(size)
 		if err != nil {
 			return nil, err
 		}
-		head = append(head, b)
-		length |= int(b&0x7f) << shift
-		if length > maxPacket {
-			return nil, fmt.Errorf("%w: packet of at least %d bytes", ErrProtocol, length)
-		}
-		if b&0x80 != 0 {
+		length, n := binary.Uvarint(head[1:])
+		switch {
+		case n == 0 && size < 5:
 			continue
+		case n == 0 || length > maxPacket:
+			return nil, fmt.Errorf("%w: packet of more than %d bytes", ErrProtocol, maxPacket)
 		}
-		packet := append(head, make([]byte, length)...)
-		if _, err := io.ReadFull(r, packet[len(head):]); err != nil {
+		packet := make([]byte, size+int(length))
+		if _, err := io.ReadFull(r, packet); err != nil {
 			return nil, err
 		}
 		p, err := packets.ReadPacket(bytes.NewReader(packet))

@@ -60,7 +60,7 @@ func enroll(t *testing.T, core *localcore.Server, first string, n int) *fleet.Re
 	r, err := fleet.Enroll(t.Context(), fleet.Config{Serials: serials, Device: func(serial string) provision.Config {
 		return provision.Config{
 			Session:    session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs(), Proxy: "direct"},
-			Claim:      &claim,
+			Claims:     []*tls.Certificate{&claim},
 			Template:   localcore.TemplateName,
 			Parameters: map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 		}

@@ -79,7 +79,10 @@ func (u URI) String() string {
 		var attributes []string
 		for i := 0; i < len(namesAndValues); i += 2 {
 			if value := namesAndValues[i+1]; value != "" {
-				attributes = append(attributes, namesAndValues[i]+"="+escape(value))
+				// A subset of what RFC 7512 leaves as it is: of url's modes, the one for queries leaves the
+				// fewest.
+				escaped := strings.NewReplacer("+", "%20", "%2F", "/", "%3A", ":").Replace(url.QueryEscape(value))
+				attributes = append(attributes, namesAndValues[i]+"="+escaped)
 			}
 		}
 		return strings.Join(attributes, separator)
@@ -89,11 +92,4 @@ func (u URI) String() string {
 		text += "?" + query
 	}
 	return text
-}
-
-// escape percent-encodes everything but the unreserved characters and the slash, a subset of what
-// RFC 7512 leaves as it is.
-func escape(value string) string {
-	// Of url's modes, the one for queries leaves the fewest as they are.
-	return strings.NewReplacer("+", "%20", "%2F", "/", "%3A", ":").Replace(url.QueryEscape(value))
 }

@@ -185,17 +185,12 @@ func storageRoot(t transport.TPM) (*tpm2.CreatePrimaryResponse, error) {
 	return root, nil
 }
 
-func flush(t transport.TPM, handle tpm2.TPMHandle) {
-	// A handle that stays is gone at the next reset; there is nothing to do about it.
-	_, _ = tpm2.FlushContext{FlushHandle: handle}.Execute(t)
-}
-
 func create(t transport.TPM, pcrs []uint) (*keyfile.TPMKey, error) {
 	root, err := storageRoot(t)
 	if err != nil {
 		return nil, err
 	}
-	defer flush(t, root.ObjectHandle)
+	defer keyfile.FlushHandle(t, root.ObjectHandle)
 	template := tpm2.TPMTPublic{
 		Type:    tpm2.TPMAlgECC,
 		NameAlg: tpm2.TPMAlgSHA256,
@@ -261,11 +256,11 @@ func sign(t transport.TPM, key *keyfile.TPMKey, digest []byte, hash tpm2.TPMAlgI
 		InPrivate:    key.Privkey,
 		InPublic:     key.Pubkey,
 	}.Execute(t)
-	flush(t, root.ObjectHandle) // a TPM may have room for few objects
+	keyfile.FlushHandle(t, root.ObjectHandle) // a TPM may have room for few objects
 	if err != nil {
 		return nil, err
 	}
-	defer flush(t, loaded.ObjectHandle)
+	defer keyfile.FlushHandle(t, loaded.ObjectHandle)
 	signed, err := tpm2.Sign{
 		KeyHandle:  tpm2.AuthHandle{Handle: loaded.ObjectHandle, Name: loaded.Name, Auth: auth},
 		Digest:     tpm2.TPM2BDigest{Buffer: digest},

@@ -146,19 +146,12 @@ func identify(err error) (id string, facts []string) {
 	return "", nil
 }
 
-// A candidate is a cause with the condition that it needs.
-type candidate struct {
-	id      string
-	applies bool
-}
-
-func first(candidates ...candidate) string {
-	for _, c := range candidates {
-		if c.applies {
-			return c.id
-		}
+// when returns the ID of a cause if it applies.
+func when(id string, applies bool) string {
+	if !applies {
+		return ""
 	}
-	return ""
+	return id
 }
 
 // identifyRejection goes by operation and code. AWS publishes no list of the codes: the status
@@ -169,17 +162,17 @@ func identifyRejection(e *awsiot.ErrorResponse) string {
 	}
 	register, credentials := e.Operation == awsiot.RegisterThing, e.Operation == awsiot.AssumeRoleWithCertificate
 	denied := code("AccessDenied", "Unauthorized", "Forbidden")
-	return first(
-		candidate{"throttled", e.Class() == awsiot.Temporary},
-		candidate{"credentials-denied", credentials && code("AccessDenied")},
-		candidate{"role-alias-missing", credentials && e.StatusCode == 404},
-		candidate{"role-not-assumed", credentials},
-		candidate{"token-expired", register && code("InvalidCertificateOwnershipToken")},
-		candidate{"hook-denied", register && denied},
-		candidate{"template-missing", register && code("ResourceNotFound")},
-		candidate{"parameter-invalid", register && code("InvalidParameters", "InvalidRequest", "InvalidParameter", "Validation")},
-		candidate{"create-denied", denied},
-		candidate{"rejected", true},
+	return cmp.Or(
+		when("throttled", e.Class() == awsiot.Temporary),
+		when("credentials-denied", credentials && code("AccessDenied")),
+		when("role-alias-missing", credentials && e.StatusCode == 404),
+		when("role-not-assumed", credentials),
+		when("token-expired", register && code("InvalidCertificateOwnershipToken")),
+		when("hook-denied", register && denied),
+		when("template-missing", register && code("ResourceNotFound")),
+		when("parameter-invalid", register && code("InvalidParameters", "InvalidRequest", "InvalidParameter", "Validation")),
+		when("create-denied", denied),
+		"rejected",
 	)
 }
 
@@ -192,44 +185,44 @@ func identifyConnection(e *session.Error) string {
 	alert, silent := isA[tls.AlertError](e), errors.Is(e, session.ErrClosedSilently)
 	host, _, _ := net.SplitHostPort(e.Endpoint)
 	isTLS := e.Stage == session.StageTLS
-	return first(
-		candidate{"key-failed", errors.Is(e, session.ErrSigning)},
-		candidate{"proxy-scheme", proxy != nil && proxy.StatusCode == 407 && len(proxy.Schemes) > 0 &&
-			!slices.ContainsFunc(proxy.Schemes, func(s string) bool { return strings.EqualFold(s, "Basic") })},
-		candidate{"proxy-authentication", proxy != nil && proxy.StatusCode == 407},
-		candidate{"proxy-denied", proxy != nil},
-		candidate{"name-unknown", dns != nil && dns.IsNotFound && e.Stage != session.StageProxy},
-		candidate{"name-service", dns != nil && e.Stage != session.StageProxy},
-		candidate{"server-time", time},
-		candidate{"network-denied", errors.Is(e, syscall.EPERM) || errors.Is(e, syscall.EACCES) || errors.Is(e, syscall.EAFNOSUPPORT)},
-		candidate{"proxy-down", e.Stage == session.StageProxy && !unknownRoot && !otherName},
-		candidate{"proxy-address", e.Stage == session.StageOptions && strings.Contains(e.Err.Error(), "proxy")},
-		candidate{"unknown-root", unknownRoot},
-		candidate{"wrong-server", otherName},
-		candidate{"not-tls", isA[tls.RecordHeaderError](e)},
-		candidate{"certificate-rejected", alert && awsiot.ClassOf(e) == awsiot.Denied},
-		candidate{"no-sni", isTLS && net.ParseIP(host) != nil},
-		candidate{"tls-alert", isTLS && alert},
-		candidate{"throttled", connack != nil && connack.Code == 3}, // server unavailable
-		candidate{"connect-denied", connack != nil || silent && e.After == "CONNECT"},
-		candidate{"topic-denied", silent && (e.After == "SUBSCRIBE" || e.After == "PUBLISH")},
-		candidate{"tls-silence", isTLS},
-		candidate{"connection-refused", errors.Is(e, syscall.ECONNREFUSED)},
-		candidate{"unreachable", errors.Is(e, syscall.ENETUNREACH) || errors.Is(e, syscall.EHOSTUNREACH) || errors.Is(e, syscall.ENETDOWN)},
-		candidate{"connection-timeout", e.Stage == session.StageDial},
-		candidate{"connection-lost", e.Stage != session.StageOptions},
+	return cmp.Or(
+		when("key-failed", errors.Is(e, session.ErrSigning)),
+		when("proxy-scheme", proxy != nil && proxy.StatusCode == 407 && len(proxy.Schemes) > 0 &&
+			!slices.ContainsFunc(proxy.Schemes, func(s string) bool { return strings.EqualFold(s, "Basic") })),
+		when("proxy-authentication", proxy != nil && proxy.StatusCode == 407),
+		when("proxy-denied", proxy != nil),
+		when("name-unknown", dns != nil && dns.IsNotFound && e.Stage != session.StageProxy),
+		when("name-service", dns != nil && e.Stage != session.StageProxy),
+		when("server-time", time),
+		when("network-denied", errors.Is(e, syscall.EPERM) || errors.Is(e, syscall.EACCES) || errors.Is(e, syscall.EAFNOSUPPORT)),
+		when("proxy-down", e.Stage == session.StageProxy && !unknownRoot && !otherName),
+		when("proxy-address", e.Stage == session.StageOptions && strings.Contains(e.Err.Error(), "proxy")),
+		when("unknown-root", unknownRoot),
+		when("wrong-server", otherName),
+		when("not-tls", isA[tls.RecordHeaderError](e)),
+		when("certificate-rejected", alert && awsiot.ClassOf(e) == awsiot.Denied),
+		when("no-sni", isTLS && net.ParseIP(host) != nil),
+		when("tls-alert", isTLS && alert),
+		when("throttled", connack != nil && connack.Code == 3), // server unavailable
+		when("connect-denied", connack != nil || silent && e.After == "CONNECT"),
+		when("topic-denied", silent && (e.After == "SUBSCRIBE" || e.After == "PUBLISH")),
+		when("tls-silence", isTLS),
+		when("connection-refused", errors.Is(e, syscall.ECONNREFUSED)),
+		when("unreachable", errors.Is(e, syscall.ENETUNREACH) || errors.Is(e, syscall.EHOSTUNREACH) || errors.Is(e, syscall.ENETDOWN)),
+		when("connection-timeout", e.Stage == session.StageDial),
+		when("connection-lost", e.Stage != session.StageOptions),
 	)
 }
 
 // identifyDisk covers what the local machine can get wrong.
 func identifyDisk(e *fs.PathError) string {
-	return first(
-		candidate{"no-permission-bits", strings.HasSuffix(e.Op, "chmod")},
-		candidate{"no-locks", e.Op == "flock"},
-		candidate{"permission", errors.Is(e, fs.ErrPermission)},
-		candidate{"disk-full", errors.Is(e, syscall.ENOSPC) || errors.Is(e, syscall.EDQUOT)},
-		candidate{"read-only", errors.Is(e, syscall.EROFS)},
-		candidate{"file", true},
+	return cmp.Or(
+		when("no-permission-bits", strings.HasSuffix(e.Op, "chmod")),
+		when("no-locks", e.Op == "flock"),
+		when("permission", errors.Is(e, fs.ErrPermission)),
+		when("disk-full", errors.Is(e, syscall.ENOSPC) || errors.Is(e, syscall.EDQUOT)),
+		when("read-only", errors.Is(e, syscall.EROFS)),
+		"file",
 	)
 }
 

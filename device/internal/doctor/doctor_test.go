@@ -121,7 +121,7 @@ func (p *patient) provision(t *testing.T) *identity.Identity {
 	done, err := provision.Run(t.Context(), provision.Config{
 		Store:      store,
 		Session:    session.Options{Endpoint: c.Server.Endpoint, Port: c.Server.Port, RootCAs: files.Roots, Proxy: config.NoProxy},
-		Claim:      files.Claims[0].Certificate,
+		Claims:     []*tls.Certificate{files.Claims[0].Certificate},
 		Template:   c.Bootstrap.ProvisioningTemplate,
 		Parameters: c.TemplateParameters(),
 	})

@@ -168,12 +168,8 @@ func (d *device) provisioning(console *cli.Console, reprovision bool) provision.
 	if c.Bootstrap.Keys == config.KeysService {
 		p.Keys = provision.ServiceKeys
 	}
-	for i, claim := range d.files.Claims {
-		if i == 0 {
-			p.Claim = claim.Certificate
-		} else {
-			p.OtherClaims = append(p.OtherClaims, claim.Certificate)
-		}
+	for _, claim := range d.files.Claims {
+		p.Claims = append(p.Claims, claim.Certificate)
 	}
 	return p
 }

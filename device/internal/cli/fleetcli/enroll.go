@@ -242,7 +242,7 @@ func device(base *config.Config, files *config.Files, curves []tls.CurveID) func
 				Proxy:            c.Server.Proxy,
 				CurvePreferences: curves,
 			},
-			Claim:             files.Claims[0].Certificate,
+			Claims:            []*tls.Certificate{files.Claims[0].Certificate},
 			Template:          c.Bootstrap.ProvisioningTemplate,
 			Parameters:        c.TemplateParameters(),
 			Author:            c.Author,
