@@ -262,7 +262,7 @@ func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) 
 	s.mu.Unlock()
 	if e == nil {
 		r, err := s.call(ctx, conn, awsiot.DescribeJobExecution, awsiot.NextJob, awsiot.JobsRequest{})
-		if err != nil || r.Execution == nil {
+		if err != nil || r.Execution == nil || r.Execution.JobID == "" { // where there is none, AWS IoT may send an empty one
 			return true, err
 		}
 		if !awsiot.ValidJobID(r.Execution.JobID) {

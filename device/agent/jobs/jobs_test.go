@@ -32,6 +32,8 @@ type bench struct {
 	config Config
 	cloud  *cloudjobs.Service
 	stop   func()
+	// emptyNext: where there is no next execution, it is sent as {}.
+	emptyNext bool
 	// oldUnicode: every detail has a character that AWS IoT does not know.
 	oldUnicode bool
 
@@ -131,6 +133,9 @@ func (c *conn) Publish(_ context.Context, topic string, payload []byte) error {
 		return nil
 	}
 	c.cloud.Handle(t, payload, func(m cloudjobs.Message) {
+		if before, _, ok := bytes.Cut(m.Payload, []byte("}")); c.emptyNext && ok && !bytes.Contains(m.Payload, []byte("execution")) {
+			m.Payload = append(slices.Clone(before), `,"execution":{}}`...)
+		}
 		c.service.Deliver(session.Message{Topic: m.Topic, Payload: m.Payload})
 	})
 	return nil
@@ -901,6 +906,19 @@ func TestHandlersHaveTheirOwnEnvironment(t *testing.T) {
 		if strings.Contains(pair, "secret") || strings.HasPrefix(pair, "NOTIFY_SOCKET") {
 			t.Error(pair)
 		}
+	}
+}
+
+// AWS's documentation leaves open how the answer says that no job is pending.
+func TestEmptyExecutionIsNone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.emptyNext = true
+	b.handler("h", "true")
+	b.powerOn()
+	for _, id := range []string{"first", "second"} {
+		b.create(id, runHandler("h"))
+		b.await(id, awsiot.JobSucceeded)
 	}
 }
 
