@@ -100,21 +100,9 @@ func Offset(thing string, interval time.Duration) time.Duration {
 // traffic counts what went over all interfaces but the loopback.
 type traffic struct{ bytesIn, packetsIn, bytesOut, packetsOut uint64 }
 
-// A port is listed in a report.
-type port struct {
-	Port uint16 `json:"port"`
-}
-
-// A connection is listed in a report.
-type connection struct {
-	LocalPort uint16 `json:"local_port"`
-	Remote    string `json:"remote_addr"`
-}
-
 // read returns the metrics. Sockets of the loopback are of no concern to others and are left out.
 func (r *Reporter) read() (metrics map[string]any, now *traffic, err error) {
-	ports := map[string][]port{}
-	var connections []connection
+	found := map[string][]any{} // by the protocol of ports, or established
 	for _, file := range []string{"tcp", "tcp6", "udp", "udp6"} {
 		lines, err := r.lines(file)
 		if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(file, "6") { // a kernel without IPv6
@@ -134,22 +122,19 @@ func (r *Reporter) read() (metrics map[string]any, now *traffic, err error) {
 			}
 			switch state := fields[3]; {
 			case protocol == "tcp" && state == established && remote.IsValid():
-				connections = append(connections, connection{local.Port(), remote.String()})
+				found[established] = append(found[established], map[string]any{"local_port": local.Port(), "remote_addr": remote.String()})
 			case protocol == "tcp" && state == listening, protocol == "udp" && state == unconnected:
-				ports[protocol] = append(ports[protocol], port{local.Port()})
+				found[protocol] = append(found[protocol], map[string]any{"port": local.Port()})
 			}
 		}
 	}
-	list := func(protocol string) map[string]any {
-		all := ports[protocol]
-		return map[string]any{"ports": append([]port{}, all[:min(len(all), maxListed)]...), "total": len(all)}
+	list := func(name string, all []any) map[string]any {
+		return map[string]any{name: append([]any{}, all[:min(len(all), maxListed)]...), "total": len(all)}
 	}
 	metrics = map[string]any{
-		"listening_tcp_ports": list("tcp"),
-		"listening_udp_ports": list("udp"),
-		"tcp_connections": map[string]any{"established_connections": map[string]any{
-			"connections": append([]connection{}, connections[:min(len(connections), maxListed)]...), "total": len(connections),
-		}},
+		"listening_tcp_ports": list("ports", found["tcp"]),
+		"listening_udp_ports": list("ports", found["udp"]),
+		"tcp_connections":     map[string]any{"established_connections": list("connections", found[established])},
 	}
 	if now, err = r.traffic(); err != nil {
 		return nil, nil, err
