@@ -7,7 +7,8 @@ export AWS_CLI_AUTO_PROMPT=off # in a script nobody answers
 
 usage() {
 	cat <<-'END'
-		usage: deploy.sh [--destroy] CERTIFICATE_ARN[,CERTIFICATE_ARN...] [CDK ARGUMENT...]
+		usage: deploy.sh [--destroy] CERTIFICATE_ARN[,CERTIFICATE_ARN...]
+		                 [CDK ARGUMENT...]
 
 		Checks with preflight.sh, runs cdk deploy (with --destroy: cdk destroy) and
 		prints the device's configuration (the retained resources).

@@ -3,7 +3,9 @@
 # package per processor at a time. Not infra's: instrumenting the CDK takes
 # minutes, and its seeds run with its tests.
 #
-#	usage: fuzz.sh [COUNT]      COUNT inputs for each target, such as 500x, or a time
+#	usage: fuzz.sh [COUNT]
+#
+# COUNT is that of inputs for each target, such as 500x, or a time.
 set -eu
 unset CDPATH
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes packages of the binaries for Linux in dist/, which make release builds:
-# .deb, .rpm, .apk and .ipk in FOLDER. The same binaries give the same bytes. Where
-# there is no git, SOURCE_DATE_EPOCH has to be set.
+# .deb, .rpm, .apk and .ipk in FOLDER. The same binaries give the same bytes.
+# Where there is no git, SOURCE_DATE_EPOCH has to be set.
 #
 #	usage: packages.sh VERSION FOLDER [PROGRAM/FORMAT/ARCHITECTURE…]
 set -eu

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Gives the Go modules of this repository a path of your own: it changes the module
-# paths, the imports and whatever else names them, in the files that git knows.
+# Gives the Go modules of this repository a path of your own: it changes the
+# module paths, the imports and whatever else names them, in the files that git
+# knows.
 #
 #	usage: rename-module.sh MODULE_PATH
 #
@@ -12,31 +13,30 @@ unset CDPATH
 
 help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 usage() { help >&2 && exit 2; }
+# die CODE TEXT…
+die() {
+	code=$1 && shift
+	echo "rename-module.sh: error: $*" >&2
+	exit "$code"
+}
 case "${1:-}" in -h | --help) help && exit ;; esac
 [ $# -eq 1 ] || usage
 new=${1%/}
 case $new in
-*//* | /* | -* | *[!a-zA-Z0-9./_~-]* | */. | */.. | */../* | */./*) usage ;;
-*.*/*) ;; # the first element of a path that can be fetched has a dot
-*) usage ;;
-esac
-case $new in
-*/device | */hook | */infra)
-	echo "rename-module.sh: error: give the path of the repository, without /${new##*/}" >&2
-	exit 2
-	;;
+-*) usage ;;
+*//* | /* | *[!a-zA-Z0-9./_~-]* | */. | */.. | */../* | */./*) die 2 "$new is no module path: write it as in github.com/YOU/fleet" ;;
+*/device | */hook | */infra) die 2 "give the path of the repository, without /${new##*/}" ;;
+*.*/*) ;;
+*) die 2 "$new cannot be fetched: a module path begins with a host name, as in github.com/YOU/fleet" ;;
 esac
 
 cd -- "$(dirname -- "$0")/.."
 # All of it is read before it runs, for it can change this file.
 main() {
 	old=$(sed -n 's#^module \(.*\)/device$#\1#p' device/go.mod)
-	[ -n "$old" ] || { echo "rename-module.sh: error: device/go.mod has no module path that ends in /device" >&2; exit 1; }
+	[ -n "$old" ] || die 1 "device/go.mod has no module path that ends in /device"
 	[ "$old" != "$new" ] || exit 0
-	git ls-files --error-unmatch device/go.mod >/dev/null || {
-		echo "rename-module.sh: error: git does not know the files: run git init and git add . first" >&2
-		exit 1
-	}
+	git ls-files --error-unmatch device/go.mod >/dev/null || die 1 "git does not know the files: run git init and git add . first"
 
 	# The old path where a word ends: not where another begins with it.
 	pattern=$(printf '%s' "$old" | sed 's/[.]/\\./g')

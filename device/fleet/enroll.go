@@ -204,21 +204,15 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 		}
 	case provision.Failed:
 		*at = stageOf(e.Err, stage)
-		if overloaded(e.Err) {
+		_, network := errors.AsType[*session.Error](e.Err)
+		_, unanswered := errors.AsType[*provision.TimeoutError](e.Err)
+		if awsiot.ClassOf(e.Err) == awsiot.Temporary && !network && !unanswered { // AWS IoT throttles, or fails itself
 			l.paces.throttled(e.Step)
 		}
 		if !errors.Is(e.Err, context.Canceled) { // the end of the run
 			l.meter.fail(l.meter.retries, *at, cause(e.Err, serial))
 		}
 	}
-}
-
-// overloaded reports whether AWS IoT replied that it cannot do it now:
-// throttling, or a failure of its own.
-func overloaded(err error) bool {
-	_, network := errors.AsType[*session.Error](err)
-	_, unanswered := errors.AsType[*provision.TimeoutError](err)
-	return awsiot.ClassOf(err) == awsiot.Temporary && !network && !unanswered
 }
 
 // sleep waits for d or the end of ctx.

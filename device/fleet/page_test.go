@@ -101,6 +101,9 @@ func TestPageIsSelfContained(t *testing.T) {
 			t.Errorf("the page has %q", forbidden)
 		}
 	}
+	if !strings.Contains(text, "<main>") || !strings.Contains(text, "</main>") {
+		t.Error("the page has no landmark, which screen readers go to")
+	}
 }
 
 // TestPageOfALargeFleetHasPlainNumbers has values of five digits on both axes.

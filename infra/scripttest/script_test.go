@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -195,6 +196,11 @@ func TestScriptsExplainThemselves(t *testing.T) {
 			help := p.run(t, script.Name(), "--help")
 			if help.code != 0 || help.stderr != "" || !strings.Contains(help.stdout, "usage: "+script.Name()) {
 				t.Errorf("--help: %+v", help)
+			}
+			for line := range strings.Lines(help.stdout) {
+				if utf8.RuneCountInString(strings.ReplaceAll(strings.TrimSpace(line), "\t", "        ")) > 80 {
+					t.Errorf("a terminal is narrower than: %s", line)
+				}
 			}
 		})
 	}

@@ -59,7 +59,20 @@ func newMonitoring(s awscdk.Stack, props *Props, h lambda, retire awslambda.Func
 			Name: jsii.String(props.Names.Stack + "/" + q.name), LogGroupNames: &[]any{h.log.LogGroupName()}, QueryString: &q.query,
 		})
 	}
-	newDashboard(s, h, []awscloudwatch.IMetric{admitted, attempted, failed}, sum)
+
+	graph := func(title string, metrics ...awscloudwatch.IMetric) awscloudwatch.IWidget {
+		return awscloudwatch.NewGraphWidget(&awscloudwatch.GraphWidgetProps{Title: &title, Left: &metrics, Width: jsii.Number(8)})
+	}
+	dashboard := awscloudwatch.NewDashboard(s, jsii.String("Dashboard"), nil)
+	dashboard.AddWidgets(
+		graph("Decisions in five minutes", admitted, attempted, failed),
+		graph("Hook", h.function.MetricInvocations(sum), h.function.MetricErrors(sum), h.function.MetricThrottles(sum)),
+		graph("Duration of the hook", h.function.MetricDuration(&awscloudwatch.MetricOptions{Period: sum.Period, Statistic: jsii.String("p99")})),
+	)
+	dashboard.AddWidgets(awscloudwatch.NewLogQueryWidget(&awscloudwatch.LogQueryWidgetProps{
+		Title: jsii.String("Decisions by reason"), LogGroupNames: &[]*string{h.log.LogGroupName()}, QueryString: &queries[0].query,
+		Width: jsii.Number(24),
+	}))
 }
 
 func newAlarm(s awscdk.Stack, id, description string, threshold float64, metric awscloudwatch.IMetric) awscloudwatch.Alarm {
@@ -106,20 +119,4 @@ var queries = []struct{ id, name, query string }{
 | sort @timestamp desc`},
 	{"DecisionsByClaim", "decisions by claim certificate", `filter msg = "decision"
 | stats count(*) as decisions, count_distinct(serialNumber) as serialNumbers by claimCertificateId, verdict | sort decisions desc`},
-}
-
-func newDashboard(s awscdk.Stack, h lambda, decisions []awscloudwatch.IMetric, sum *awscloudwatch.MetricOptions) {
-	graph := func(title string, metrics ...awscloudwatch.IMetric) awscloudwatch.IWidget {
-		return awscloudwatch.NewGraphWidget(&awscloudwatch.GraphWidgetProps{Title: &title, Left: &metrics, Width: jsii.Number(8)})
-	}
-	dashboard := awscloudwatch.NewDashboard(s, jsii.String("Dashboard"), nil)
-	dashboard.AddWidgets(
-		graph("Decisions in five minutes", decisions...),
-		graph("Hook", h.function.MetricInvocations(sum), h.function.MetricErrors(sum), h.function.MetricThrottles(sum)),
-		graph("Duration of the hook", h.function.MetricDuration(&awscloudwatch.MetricOptions{Period: sum.Period, Statistic: jsii.String("p99")})),
-	)
-	dashboard.AddWidgets(awscloudwatch.NewLogQueryWidget(&awscloudwatch.LogQueryWidgetProps{
-		Title: jsii.String("Decisions by reason"), LogGroupNames: &[]*string{h.log.LogGroupName()}, QueryString: &queries[0].query,
-		Width: jsii.Number(24),
-	}))
 }

@@ -48,7 +48,7 @@ type Program struct {
 	Commands    func(*Console) []*cobra.Command // its own; version, completion and exit-codes are added
 	LogLevel    string                          // the default of --log-level; empty means warn
 	Interrupted string                          // the hint after an interrupt; empty for none
-	Explain     func(error) Explanation         // classifies an error of a command by its type; nil takes each for a failure of the local machine
+	Explain     func(error) Explanation         // classifies an error of a command by its type
 }
 
 // An Explanation is what an error means for the user.
@@ -148,6 +148,14 @@ func rejectUnknown(cmd *cobra.Command, args []string) error {
 
 func printHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
+// NoArgs rejects arguments, which [NoArgs] takes for unknown commands.
+func NoArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q", args[0])
+	}
+	return nil
+}
+
 // Command returns a command; [Program.Help] has its help.
 func Command(use string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
 	return &cobra.Command{Use: use, Args: args, RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }}
@@ -155,7 +163,7 @@ func Command(use string, args cobra.PositionalArgs, run func(ctx context.Context
 
 // Group returns a command that groups others, and alone prints its help.
 func Group(use string, commands ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Args: cobra.NoArgs, RunE: printHelp}
+	cmd := &cobra.Command{Use: use, Args: rejectUnknown, RunE: printHelp, SuggestionsMinimumDistance: 2}
 	cmd.AddCommand(commands...)
 	return cmd
 }

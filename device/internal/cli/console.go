@@ -141,10 +141,7 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 		}
 		return ExitUsage
 	}
-	explanation := Explanation{Code: ExitFailed}
-	if p.Explain != nil {
-		explanation = p.Explain(err)
-	}
+	explanation := p.Explain(err)
 	for _, finding := range findings(err) {
 		c.line(slog.LevelError, "error", finding)
 	}

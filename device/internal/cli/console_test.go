@@ -35,7 +35,7 @@ func TestLineBreaksInAnErrorForgeNoSecondLine(t *testing.T) {
 			var stderr bytes.Buffer
 			code := cli.Main(cli.Program{Name: "p", Commands: func(*cli.Console) []*cobra.Command {
 				return []*cobra.Command{{Use: "fail", RunE: func(*cobra.Command, []string) error { return tt.err }}}
-			}}, []string{"fail"}, term.Streams{Out: new(bytes.Buffer), Err: &stderr})
+			}, Explain: func(error) cli.Explanation { return cli.Explanation{Code: cli.ExitFailed} }}, []string{"fail"}, term.Streams{Out: new(bytes.Buffer), Err: &stderr})
 			if diff := cmp.Diff(tt.want, stderr.String()); diff != "" || code != cli.ExitFailed {
 				t.Errorf("code %d, stderr (-want +got):\n%s", code, diff)
 			}

@@ -236,7 +236,7 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		},
 		"tab as indentation": {
 			"server:\n\tport: 1\n",
-			[]string{`device.yaml:2:1: not YAML: found character a tab that cannot start any token; correct the file there`},
+			[]string{`device.yaml:2:1: not YAML: found a tab that cannot start any token; correct the file there`},
 		},
 		"misspelt key": {
 			strings.Replace(good, "endpoint:", "endpont:", 1),

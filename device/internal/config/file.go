@@ -139,7 +139,7 @@ func (f *file) syntax(err error) {
 	if e, ok := errors.AsType[yaml.Error](err); ok {
 		origin, what = f.at(e.GetToken()), e.GetMessage()
 	}
-	what = strings.Join(strings.Fields("not YAML: "+strings.ReplaceAll(what, "'\t'", "a tab")), " ") // one line
+	what = strings.Join(strings.Fields("not YAML: "+strings.ReplaceAll(what, "character '\t'", "a tab")), " ") // one line
 	f.found = append(f.found, Problem{Origin: origin, What: what, Remedy: "correct the file there"})
 }
 

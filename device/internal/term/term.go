@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -60,8 +61,8 @@ func (a ascii) Write(p []byte) (int, error) {
 // Getenv returns the value of an environment variable, the last one if it is there several times,
 // as in a child process.
 func (s Streams) Getenv(name string) string {
-	for i := len(s.Environ) - 1; i >= 0; i-- {
-		if n, value, ok := strings.Cut(s.Environ[i], "="); ok && n == name {
+	for _, variable := range slices.Backward(s.Environ) {
+		if value, ok := strings.CutPrefix(variable, name+"="); ok {
 			return value
 		}
 	}

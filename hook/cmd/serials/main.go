@@ -22,9 +22,6 @@ import (
 	"example.com/fleety/hook/serials"
 )
 
-// writesAtOnce is how many serial numbers are on their way at a time.
-const writesAtOnce = 16
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -133,7 +130,7 @@ func readFile(from io.Reader, path string, rules admit.Rules) ([]string, error) 
 func addAll(ctx context.Context, t *serials.Table, numbers []string) (int, error) {
 	var added atomic.Int64
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(writesAtOnce)
+	group.SetLimit(16) // serial numbers on their way at a time
 	for _, number := range numbers {
 		if groupCtx.Err() != nil {
 			break

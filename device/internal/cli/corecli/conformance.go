@@ -36,7 +36,7 @@ type conformanceOptions struct {
 func newConformanceCmd(console *cli.Console) *cobra.Command {
 	var o conformanceOptions
 	var cmd *cobra.Command
-	cmd = cli.Command("conformance [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	cmd = cli.Command("conformance [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error {
 		if err := o.prepare(ctx, cmd, console); err != nil {
 			return err
 		}

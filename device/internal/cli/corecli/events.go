@@ -18,12 +18,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const answerWithin = 10 * time.Second // bounds the wait for the beginning of the stream
-
 func newEventsCmd(console *cli.Console) *cobra.Command {
 	var api string
 	var past, asJSON bool
-	cmd := cli.Command("events [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	cmd := cli.Command("events [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error {
 		return runEvents(ctx, console, api, past, asJSON)
 	})
 	flags := cmd.Flags()
@@ -88,7 +86,7 @@ func get(ctx context.Context, api, name, query string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := http.Client{Transport: &http.Transport{ResponseHeaderTimeout: answerWithin, DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 10 * time.Second, DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
 		return nil, fmt.Errorf("%w: %w", errAbsent, failed.Err)
@@ -96,12 +94,10 @@ func get(ctx context.Context, api, name, query string) (*http.Response, error) {
 	return response, err
 }
 
-const pollInterval = 100 * time.Millisecond // the time between two questions whether the emulator is ready
-
 func newWaitCmd(console *cli.Console) *cobra.Command {
 	var api string
 	var timeout time.Duration
-	cmd := cli.Command("wait [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	cmd := cli.Command("wait [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		reason := errAbsent // or more of why it is not ready
@@ -123,7 +119,7 @@ func newWaitCmd(console *cli.Console) *cobra.Command {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(pollInterval):
+			case <-time.After(100 * time.Millisecond):
 			}
 		}
 		return fmt.Errorf("waiting %s for %s: %w", timeout, api, reason)

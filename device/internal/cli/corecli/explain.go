@@ -32,7 +32,7 @@ type explainOptions struct {
 
 func newExplainCmd(console *cli.Console) *cobra.Command {
 	var o explainOptions
-	cmd := cli.Command("explain --policy FILE... --action ACTION --resource RESOURCE", cobra.NoArgs, func(context.Context, []string) error {
+	cmd := cli.Command("explain --policy FILE... --action ACTION --resource RESOURCE", cli.NoArgs, func(context.Context, []string) error {
 		if err := o.complete(); err != nil {
 			return &cli.UsageError{Err: err}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"strings"
 	"syscall"
 
@@ -60,6 +61,8 @@ func explain(err error) cli.Explanation {
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "for each flag, run the command with --help"}
 	case errno == syscall.EADDRINUSE:
 		return cli.Explanation{Code: cli.ExitFailed, Hint: "another program listens there, perhaps another iot_core_local; other ports are set with --listen and --api, and port 0 is any free one"}
+	case errno == syscall.EACCES && cli.IsA[*net.OpError](err):
+		return cli.Explanation{Code: cli.ExitFailed, Hint: "ports below 1024 may be for root alone: choose others with --listen and --api; port 0 is any free one"}
 	case errors.Is(err, fs.ErrPermission), errno == syscall.ENOTDIR, errno == syscall.EROFS:
 		return cli.Explanation{Code: cli.ExitFailed, Hint: "choose a place that this user may use"}
 	}

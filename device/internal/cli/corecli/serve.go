@@ -31,7 +31,7 @@ type serveOptions struct {
 func newServeCmd(console *cli.Console) *cobra.Command {
 	var o serveOptions
 	var flags *pflag.FlagSet
-	cmd := cli.Command("serve [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	cmd := cli.Command("serve [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error {
 		for flag, value := range map[string]*string{"templates": &o.Templates, "hook": &o.Hook, "account": &o.Account, "region": &o.Region} {
 			if o.Assembly != "" && !flags.Changed(flag) {
 				*value = "" // the assembly brings it

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,5 +62,13 @@ func TestLogsOnATerminalAreShort(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// A port that this user may not have is no place on the disk.
+func TestPortThatTakesRootIsNamed(t *testing.T) {
+	err := &net.OpError{Op: "listen", Net: "tcp", Err: os.NewSyscallError("bind", syscall.EACCES)}
+	if hint := explain(err).Hint; !strings.Contains(hint, "ports below 1024") {
+		t.Errorf("the hint is %q", hint)
 	}
 }

@@ -45,7 +45,7 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 
 // command returns the command of that name, with the flags that bootstrap and rotate share.
 func (o *bootstrapOptions) command(console *cli.Console, name string) *cobra.Command {
-	cmd := cli.Command(name+" [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runBootstrap(ctx, console, *o) })
+	cmd := cli.Command(name+" [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error { return runBootstrap(ctx, console, *o) })
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the result as one JSON object")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`")

@@ -26,7 +26,7 @@ import (
 
 func newConfigCmd(console *cli.Console) *cobra.Command {
 	var path string
-	initialize := cli.Command("init [flags]", cobra.NoArgs, func(context.Context, []string) error {
+	initialize := cli.Command("init [flags]", cli.NoArgs, func(context.Context, []string) error {
 		if err := writeNew(path, config.Example, 0o600); err != nil { // it may get a proxy's password
 			return err
 		}

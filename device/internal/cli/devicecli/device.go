@@ -87,7 +87,7 @@ func newStore(c *config.Config, console *cli.Console) (*identity.Store, error) {
 func newCredentialsCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	var roleAlias string
-	cmd := cli.Command("credentials --role-alias NAME [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	cmd := cli.Command("credentials --role-alias NAME [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error {
 		return printCredentials(ctx, console, s, roleAlias)
 	})
 	s.AddFlags(cmd.Flags())

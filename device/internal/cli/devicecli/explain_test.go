@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 	"testing"
 
+	"example.com/fleety/device/agent"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
@@ -58,5 +60,11 @@ func TestExitCodesFollowTheClassOfAnError(t *testing.T) {
 				t.Errorf("class %s", class)
 			}
 		})
+	}
+}
+
+func TestAgentThatDoesNotRunIsStarted(t *testing.T) {
+	if hint := explain(fmt.Errorf("%w: socket s", agent.ErrNotRunning)).Hint; !strings.Contains(hint, `"iot_device run"`) {
+		t.Errorf("the hint is %q", hint)
 	}
 }

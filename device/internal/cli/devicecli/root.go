@@ -71,7 +71,10 @@ func explain(err error) cli.Explanation {
 	if cause, ok := doctor.CauseOf(err, c); ok {
 		e.Hint = c.Commands(hints.Replace(cause.Hint()))
 	}
-	if errors.Is(err, agent.ErrRunning) {
+	switch {
+	case errors.Is(err, agent.ErrNotRunning):
+		e.Hint = "start it with \"iot_device run\", or as a service with \"systemctl start iot_device\""
+	case errors.Is(err, agent.ErrRunning):
 		e.Hint = "AWS IoT allows one connection of a device, and that process has it: end it first, as with \"systemctl stop iot_device\"; iot_device rotate, status and doctor work beside the agent"
 	}
 	return e

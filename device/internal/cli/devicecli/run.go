@@ -27,7 +27,7 @@ import (
 
 func newRunCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
-	cmd := cli.Command("run [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runAgent(ctx, console, s) })
+	cmd := cli.Command("run [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error { return runAgent(ctx, console, s) })
 	s.AddFlags(cmd.Flags())
 	s.AddAuthorFlag(cmd.Flags(), "`NAME` recorded as the device's author")
 	return cmd

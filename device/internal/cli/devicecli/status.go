@@ -24,7 +24,7 @@ type reportOptions struct {
 
 func newReportCmd(console *cli.Console, name, report string, run func(context.Context, *cli.Console, reportOptions) error) *cobra.Command {
 	var o reportOptions
-	cmd := cli.Command(name+" [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return run(ctx, console, o) })
+	cmd := cli.Command(name+" [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error { return run(ctx, console, o) })
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the "+report+" as one JSON object")
 	return cmd

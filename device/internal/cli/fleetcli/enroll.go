@@ -39,7 +39,7 @@ type enrollOptions struct {
 func newEnrollCmd(console *cli.Console) *cobra.Command {
 	var o enrollOptions
 	var flags *pflag.FlagSet
-	cmd := cli.Command("enroll --devices N [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	cmd := cli.Command("enroll --devices N [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error {
 		// In a fleet.Config zero means the default.
 		for _, name := range []string{"concurrency", "rate", "interval", "timeout", "reconnect-window"} {
 			if f := flags.Lookup(name); f.Changed && (f.Value.String() == "0" || f.Value.String() == "0s") {

@@ -16,7 +16,7 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 	var quotas quotaOptions
 	var keys string
 	var asJSON bool
-	cmd := cli.Command("plan --devices N [flags]", cobra.NoArgs, func(context.Context, []string) error {
+	cmd := cli.Command("plan --devices N [flags]", cli.NoArgs, func(context.Context, []string) error {
 		if _, err := fleet.NewSerials("", "", devices); err != nil {
 			return err
 		}
