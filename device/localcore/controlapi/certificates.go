@@ -24,7 +24,7 @@ func keyPair(c *ca.Certificate) object {
 	return object{"PublicKey": string(c.PublicKeyPEM), "PrivateKey": string(c.PrivateKeyPEM)}
 }
 
-func (a *api) createKeysAndCertificate(q *request, active bool) (object, error) {
+func (a *api) createKeysAndCertificate(active bool) (object, error) {
 	keys, err := a.Provisioning.IssueKeys()
 	if err != nil {
 		return nil, err

@@ -26,14 +26,6 @@ const (
 	userPropertiesHeader = "X-Amz-Mqtt5-User-Properties"
 )
 
-func (a *api) publish(q *request) error {
-	m, err := q.message()
-	if err != nil {
-		return err
-	}
-	return a.Publish(m)
-}
-
 // message returns the message that a request publishes.
 func (q *request) message() (m *broker.Message, err error) {
 	m = &broker.Message{

@@ -110,10 +110,10 @@ func (a *api) operations() []operation {
 		op("ListThingPrincipals", "GET /things/{thingName}/principals",
 			r.ListThingPrincipals, page("principals", attachedCertificate, a.attachedPrincipal)),
 		op("ListThingPrincipalsV2", "GET /things/{thingName}/principals-v2?thingPrincipalType",
-			a.thingPrincipals, page("thingPrincipalObjects", attachedCertificate, a.thingPrincipal)),
+			ofType("thingName", r.ListThingPrincipals), page("thingPrincipalObjects", attachedCertificate, a.thingPrincipal)),
 		op("ListPrincipalThings", "GET /principals/things X-Amzn-Principal", r.ListPrincipalThings, page("things", attachedThing, attachedThing)),
 		op("ListPrincipalThingsV2", "GET /principals/things-v2?thingPrincipalType X-Amzn-Principal",
-			a.principalThings, page("principalThingObjects", attachedThing, principalThing)),
+			ofType("X-Amzn-Principal", r.ListPrincipalThings), page("principalThingObjects", attachedThing, principalThing)),
 
 		op("CreateProvisioningTemplate", "POST /provisioning-templates "+
 			"templateName description templateBody enabled provisioningRoleArn preProvisioningHook type", a.createProvisioningTemplate),
@@ -146,7 +146,7 @@ func (a *api) operations() []operation {
 
 		op("TestAuthorization", "POST /test-authorization?clientId principal authInfos policyNamesToAdd policyNamesToSkip", a.testAuthorization),
 
-		op("Publish", "POST /topics/{topic...}?qos&retain&contentType&responseTopic&messageExpiry", a.publish),
+		op("Publish", "POST /topics/{topic...}?qos&retain&contentType&responseTopic&messageExpiry", (*request).message, a.Publish),
 
 		op("GetRetainedMessage", "GET /retainedMessage/{topic...}", a.retainedMessage),
 		op("ListRetainedMessages", "GET /retainedMessage", a.retainedMessages, page("retainedTopics", retainedTopic, retainedSummary)),

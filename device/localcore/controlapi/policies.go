@@ -77,19 +77,14 @@ func (a *api) attachThingPrincipal(thing string, kind registry.PrincipalType, ce
 	return a.Registry.AttachThingPrincipal(thing, certificateID, kind)
 }
 
-// ofType returns the attachments of a type, or of both if it is empty.
-func ofType(kind registry.PrincipalType, all []registry.Attachment, err error) ([]registry.Attachment, error) {
-	return slices.DeleteFunc(all, func(at registry.Attachment) bool { return kind != "" && at.Type != kind }), err
-}
-
-func (a *api) thingPrincipals(thing string, kind registry.PrincipalType) ([]registry.Attachment, error) {
-	all, err := a.Registry.ListThingPrincipals(thing)
-	return ofType(kind, all, err)
-}
-
-func (a *api) principalThings(kind registry.PrincipalType, certificateID string) ([]registry.Attachment, error) {
-	all, err := a.Registry.ListPrincipalThings(certificateID)
-	return ofType(kind, all, err)
+// ofType returns what lists the attachments of the thing or certificate that a parameter names, those of one
+// type where the request gives it.
+func ofType(parameter string, list func(string) ([]registry.Attachment, error)) func(*request) ([]registry.Attachment, error) {
+	return func(q *request) ([]registry.Attachment, error) {
+		all, err := list(value[string](q, parameter))
+		kind := value[registry.PrincipalType](q, "thingPrincipalType")
+		return slices.DeleteFunc(all, func(at registry.Attachment) bool { return kind != "" && at.Type != kind }), err
+	}
 }
 
 func (a *api) attachedPrincipal(at registry.Attachment) string {

@@ -62,7 +62,7 @@ func (a *api) describeTemplateVersion(name string, id int) (object, error) {
 	return templateVersion(t, v).with(object{"templateBody": v.Body}), err
 }
 
-func (a *api) createProvisioningClaim(q *request, template string) (object, error) {
+func (a *api) createProvisioningClaim(template string) (object, error) {
 	keys, err := a.Provisioning.IssueKeys()
 	if err != nil {
 		return nil, err
