@@ -206,7 +206,8 @@ func signal(c chan struct{}) {
 	}
 }
 
-// responseTimeout bounds the wait for a response.
+// responseTimeout bounds the wait for a response once the request is sent, which takes its time on a
+// slow link.
 const responseTimeout = 30 * time.Second
 
 func (s *Service) call(ctx context.Context, conn session.Shared, operation awsiot.JobsOperation, job string, body awsiot.JobsRequest) (response, error) {
@@ -215,11 +216,11 @@ func (s *Service) call(ctx context.Context, conn session.Shared, operation awsio
 	s.mu.Lock()
 	s.request = q
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeoutCause(ctx, responseTimeout, fmt.Errorf("no response on %s within %s", q.topic, responseTimeout))
-	defer cancel()
 	if err := conn.Publish(ctx, q.topic.String(), awsiot.EncodeJSON(body)); err != nil {
 		return response{}, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, responseTimeout, fmt.Errorf("no response on %s within %s", q.topic, responseTimeout))
+	defer cancel()
 	select {
 	case r := <-q.response:
 		if r.Code != "" {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -907,6 +908,35 @@ func TestHandlersHaveTheirOwnEnvironment(t *testing.T) {
 			t.Error(pair)
 		}
 	}
+}
+
+// A slowConn sends a request as late as a link does that is busy with others, and a moment later the
+// response is there.
+type slowConn struct{ *Service }
+
+func (slowConn) ThingName() string    { return thing }
+func (slowConn) SessionPresent() bool { return true }
+
+func (c slowConn) Publish(ctx context.Context, _ string, _ []byte) error {
+	select {
+	case <-time.After(responseTimeout + time.Second):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	q := c.request
+	time.AfterFunc(time.Second, func() {
+		c.Deliver(session.Message{Topic: q.topic.Accepted(), Payload: fmt.Appendf(nil, `{"clientToken":%q}`, q.token)})
+	})
+	return nil
+}
+
+func TestResponseIsAwaitedFromWhenTheRequestIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{Dir: t.TempDir()})
+		if _, err := s.call(t.Context(), slowConn{s}, awsiot.DescribeJobExecution, awsiot.NextJob, awsiot.JobsRequest{}); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // AWS's documentation leaves open how the answer says that no job is pending.

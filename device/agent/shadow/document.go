@@ -16,10 +16,7 @@ const maxMessage = 128 << 10
 // they were received.
 type object = map[string]any
 
-var (
-	errMalformed = errors.New("not a shadow document")
-	errTooLarge  = errors.New("a shadow has 8 KiB at most")
-)
+var errTooLarge = errors.New("a shadow has 8 KiB at most")
 
 // sections returns the desired and the reported state of a document, which may be null.
 func sections(state object) (object, error) {
@@ -30,7 +27,7 @@ func sections(state object) (object, error) {
 			continue
 		}
 		if _, isObject := value.(object); !isObject && value != nil {
-			return nil, errMalformed
+			return nil, errors.New("not a shadow document")
 		}
 		kept[name] = value
 	}

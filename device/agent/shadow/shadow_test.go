@@ -208,6 +208,28 @@ func TestOfflineChangesAreMergedAndSentLater(t *testing.T) {
 	})
 }
 
+// A request may be sent late, on a link that is busy with others: its answer is awaited from then on.
+func TestAnswerIsAwaitedFromWhenTheRequestIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(t)
+		s := open(t, shadow.Config{Dir: t.TempDir()})
+		c.hook = func(o awsiot.ShadowTopic, payload []byte) bool {
+			time.Sleep(31 * time.Second)
+			time.AfterFunc(time.Second, func() { c.do(o, payload) })
+			return true
+		}
+		if err := s.Update([]byte(`{"state":{"reported":{"a":1}}}`)); err != nil {
+			t.Fatal(err)
+		}
+		defer c.connect(t, s)()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if sent := strings.Join(c.sent(), " "); sent != "get update" || s.Document().Pending {
+			t.Errorf("requested %s, pending: %t", sent, s.Document().Pending)
+		}
+	})
+}
+
 // A change is in flight until its answer: what comes meanwhile waits.
 func TestOneUpdateIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

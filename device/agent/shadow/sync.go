@@ -90,6 +90,7 @@ func (s *Shadow) Serve(ctx context.Context, conn session.Shared) error {
 	for {
 		if r := x.next(); r != nil {
 			err := conn.Publish(ctx, s.topic(conn.ThingName(), r.operation).String(), awsiot.EncodeJSON(r.body))
+			r.deadline = time.Now().Add(answerTimeout) // on a slow link others may have been sent before
 			if err != nil && ctx.Err() == nil {
 				x.fail("publishing a request to the Device Shadow service", err)
 				x.repeat(countFailed)
@@ -127,7 +128,7 @@ func (x *exchange) next() *request {
 	x.retryAt = time.Time{}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r := &request{token: rand.Text(), deadline: now.Add(answerTimeout), version: x.state.Version}
+	r := &request{token: rand.Text(), version: x.state.Version}
 	r.body = object{"clientToken": r.token}
 	switch {
 	case x.stale:
