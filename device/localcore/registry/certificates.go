@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -239,10 +239,7 @@ func parseCertificate(text string) (*x509.Certificate, error) {
 	return parsed, nil
 }
 
-func hashToken(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
-}
+func hashToken(token string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(token))) }
 
 // Expire deletes what has expired at now: pending certificates whose ownership token has expired,
 // and provisioning claims. A certificate that was taken out of PENDING_ACTIVATION and attached to a

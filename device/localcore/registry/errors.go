@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
@@ -159,13 +158,7 @@ func checkVersion(what string, expected *int64, current int64) error {
 }
 
 func (o *Options) checkPolicy(document string) error {
-	n := 0
-	for _, c := range document {
-		if !unicode.IsSpace(c) {
-			n++
-		}
-	}
-	if n > MaxPolicyDocument {
+	if n := utf8.RuneCountInString(strings.Join(strings.Fields(document), "")); n > MaxPolicyDocument {
 		return Reject(CodeMalformedPolicy, "The policy document has %d characters without white space, at most %d are allowed.", n, MaxPolicyDocument)
 	}
 	if o.CheckPolicy != nil {

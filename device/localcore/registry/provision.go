@@ -44,8 +44,7 @@ func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 			out.Certificate, err = tx.createCertificate(*p.NewCertificate)
 			created = err == nil
 			if e, ok := errors.AsType[*Error](err); ok && e.Code == CodeAlreadyExists {
-				id, _ := Target(e.Resource).Certificate()
-				out.Certificate, err = tx.certificates.find(id)
+				out.Certificate, err = tx.certificates.find(out.Certificate.ID)
 			}
 		case p.CertificateID != "":
 			out.Certificate, err = tx.certificates.find(p.CertificateID)
