@@ -169,16 +169,13 @@ func (r *reader) read(n *Node, depth int) *Node {
 }
 
 func (r *reader) readItems(n *Node, depth int) {
-	tooDeep := depth > r.maxDepth
-	if tooDeep {
+	if depth > r.maxDepth {
 		r.fail(n, n.Start, fmt.Sprintf("nested deeper than %d levels", r.maxDepth))
+		r.decoder = json.NewDecoder(new(bytes.Reader)) // nothing of what follows is read
+		return
 	}
 	seen := make(map[string]bool)
 	for i := 0; r.decoder.More(); i++ {
-		if tooDeep {
-			_ = r.decoder.Decode(new(json.RawMessage)) // skip it
-			continue
-		}
 		item := &Node{parent: n, index: i}
 		if n.Kind == Object {
 			item.KeyStart = r.next()

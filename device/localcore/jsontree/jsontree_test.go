@@ -25,6 +25,8 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 		"a key that comes twice": {"{\"a\": {\"b\": 1,\n  \"b\": 2}}", 2, 3, "$.a.b"},
 		"a key that is no name":  {`{"a b": {"c": 1, "c": 2}}`, 1, 18, `$["a b"].c`},
 		"too deep":               {`{"a": [[[1]]]}`, 1, 9, "$.a[0][0]"},
+		"an object too deep":     {`{"a": {"b": {"c": {"d": 1}}}}`, 1, 19, "$.a.b.c"},
+		"and more behind it":     {`[{"a": [{"b": [{}], "b": {"c": null}}]}, {"d": "]"}]`, 1, 9, "$[0].a[0]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, faults := Parse([]byte(tc.text), 3)
@@ -66,11 +68,11 @@ func plain(n *Node) any {
 
 // FuzzParse compares the tree, and each of its values by its place, with what encoding/json reads.
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{`{"a": [1, true, null, "x"], "b c": {"d": 1.50e2}}`, "[\n {} , []]", `"\ud800"`, "{", "\xff", "[[[[[[[["} {
+	for _, seed := range []string{`{"a": [1, true, null, "x"], "b c": {"d": 1.50e2}}`, "[\n {} , []]", `"\ud800"`, "{", "\xff", "[[[[[[[[", `{"a":{"a":{"a":{"a":{"a":1}}}}}`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		root, faults := Parse([]byte(text), 64)
+		root, faults := Parse([]byte(text), 4)
 		if (root == nil) != (len(faults) > 0) {
 			t.Fatalf("root %v, faults %v", root, faults)
 		}
