@@ -24,20 +24,20 @@ const maxDepth = 7
 // letters and digits and is unique, as in IAM; NotAction is known, as in IAM; a key given twice is
 // rejected; regions, accounts, action names and condition keys are not compared with any list.
 func Parse(doc []byte) (*Document, error) {
-	root, faults := jsontree.Parse(doc, maxDepth)
-	if root == nil {
-		return nil, faults[0]
-	}
-	p := &parser{doc: doc}
 	size := 0
 	for _, r := range string(doc) {
 		if !unicode.IsSpace(r) {
 			size++
 		}
 	}
-	if size > MaxSize {
-		p.fail(root, "the document has %d characters without whitespace; AWS IoT allows %d", size, MaxSize)
+	if size > MaxSize { // first: a text of any size may have any number of faults
+		return nil, jsontree.ErrorAt(doc, 0, "$", fmt.Sprintf("the document has %d characters without whitespace; AWS IoT allows %d", size, MaxSize))
 	}
+	root, faults := jsontree.Parse(doc, maxDepth)
+	if root == nil {
+		return nil, faults[0]
+	}
+	p := &parser{doc: doc}
 	if d := p.document(root); p.err == nil {
 		return d, nil
 	}

@@ -159,6 +159,11 @@ func TestParseCountsNoWhitespace(t *testing.T) {
 	if _, err := Parse(sized(MaxSize + 1)); err == nil {
 		t.Errorf("Parse of one character more: %v", err)
 	}
+	// A text of any size has one fault, its size: to place each of its faults took minutes.
+	large := []byte(`{` + strings.Repeat(`"Version":"",`, 150_000) + `"Id":""}`)
+	if _, err := Parse(large); err == nil || !strings.Contains(err.Error(), "AWS IoT allows 2048") {
+		t.Errorf("Parse of a large text: %v", err)
+	}
 }
 
 func FuzzParse(f *testing.F) {
