@@ -63,7 +63,8 @@ func newExplainCmd(console *cli.Console) *cobra.Command {
 func (o *explainOptions) complete() error {
 	action, resource := o.request.Action, o.request.Resource
 	service, operation, _ := strings.Cut(action, ":")
-	kind, name, _ := strings.Cut(resource, "/")
+	arn, faulty := awsiot.ParseARN(resource)
+	kind, name, _ := strings.Cut(cmp.Or(arn.Resource, resource), "/")
 	want := policy.ResourceType(action)
 	address, err := netip.ParseAddr(cmp.Or(o.sourceIP, "::"))
 	switch {
@@ -71,14 +72,13 @@ func (o *explainOptions) complete() error {
 		return fmt.Errorf("invalid argument %q for \"--source-ip\" flag: want an IP address", o.sourceIP)
 	case o.thing.Name == "" && (o.thing.Type != "" || len(o.attributes) > 0 || o.detached):
 		return errors.New("\"--type\", \"--attribute\" and \"--detached\" describe a thing: name it with \"--as-thing\"")
-	case service == "" || operation == "":
+	case service == "" || operation == "" || strings.ContainsAny(action, "*?"):
 		return fmt.Errorf("invalid argument %q for \"--action\" flag: want SERVICE:ACTION, such as iot:Publish", action)
-	case strings.HasPrefix(resource, "arn:"):
-	case kind == "" || name == "":
+	case kind == "" || faulty != nil && (name == "" || strings.HasPrefix(kind, "arn:")):
 		return fmt.Errorf("invalid argument %q for \"--resource\" flag: want an ARN or KIND/NAME, such as topic/a/b", resource)
 	case want != "" && kind != want:
 		return fmt.Errorf("invalid argument %q for \"--resource\" flag: %s is about %s/NAME", resource, action, want)
-	default:
+	case faulty != nil:
 		o.request.Resource = o.Expand("arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:") + resource
 	}
 	if o.sourceIP != "" {
