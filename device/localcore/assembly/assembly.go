@@ -46,6 +46,7 @@ type artifact struct {
 
 // A document is a CloudFormation template, as far as it is used.
 type document struct {
+	Transform  any // macros, which AWS runs
 	Parameters map[string]struct {
 		Type    string
 		Default any

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -132,14 +133,22 @@ func (r *resolver) whyNot(id, function, source string) string {
 	}
 	r.decodeSome(at, properties, &p, "Action", "Principal", "SourceAccount", "SourceArn")
 	switch {
-	case p.Action != "lambda:InvokeFunction":
+	case !like(p.Action, "lambda:InvokeFunction"):
 		return "its action is " + p.Action
 	case p.Principal != iotService:
 		return "its principal is " + p.Principal
 	case p.SourceAccount != "" && p.SourceAccount != r.env.Account:
 		return "its source account is " + p.SourceAccount
-	case p.SourceArn != "" && p.SourceArn != source:
+	case p.SourceArn != "" && !like(p.SourceArn, source):
 		return fmt.Sprintf("its source is %s, not %s", p.SourceArn, source)
 	}
 	return ""
+}
+
+// like compares with wildcards, as Lambda does with what a permission names.
+//
+// AWS page: https://docs.aws.amazon.com/lambda/latest/api/API_AddPermission.html
+func like(pattern, text string) bool {
+	expression := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
+	return regexp.MustCompile("^" + expression + "$").MatchString(text)
 }

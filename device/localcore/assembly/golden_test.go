@@ -152,6 +152,8 @@ func TestStackWhoseHookAWSCannotCallIsRejected(t *testing.T) {
 		"unknown property":    {`"ThingTypeName": "fleety"`, `"ThingTypeName": "fleety", "Colour": "red"`, `ThingType.Properties: json: unknown field "Colour"`},
 		"unknown reference":   {`"Ref": "ClaimPolicy"`, `"Ref": "Nothing"`, `the stack has no resource or parameter "Nothing"`},
 		"under a condition":   {`"Type": "AWS::IoT::ThingType"`, `"Condition": "Sometimes", "Type": "AWS::IoT::ThingType"`, "whether condition Sometimes holds cannot be resolved without AWS"},
+		"a macro":             {`"Parameters": {`, `"Transform": ["AWS::Serverless-2016-10-31"], "Parameters": {`, "Transform: what [AWS::Serverless-2016-10-31] makes of the template is not known without AWS"},
+		"another pattern":     {`:provisioningtemplate/GoFleetProvisioningTemplate"`, `:provisioning?template/*"`, "its source is arn:aws:iot:us-east-1:123456789012:provisioning?template/*"},
 		"value in an account": {`"ThingTypeName": "fleety"`, `"ThingTypeName": {"Ref": "BootstrapVersion"}`, "the value of parameter BootstrapVersion is stored in an AWS account"},
 	}
 	for name, test := range tests {
@@ -161,6 +163,19 @@ func TestStackWhoseHookAWSCannotCallIsRejected(t *testing.T) {
 				t.Errorf("error %v, want one of the template with %q", err, test.want)
 			}
 		})
+	}
+}
+
+// AWS page: https://docs.aws.amazon.com/lambda/latest/api/API_AddPermission.html
+func TestPermissionsMayHaveWildcards(t *testing.T) {
+	t.Parallel()
+	for from, to := range map[string]string{
+		`:provisioningtemplate/GoFleetProvisioningTemplate"`: `:*/GoFleet?rovisioning*"`,
+		`"lambda:InvokeFunction"`:                            `"lambda:*"`,
+	} {
+		if _, err := resolveGolden(t, from, to); err != nil {
+			t.Errorf("with %s: %v", to, err)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func (r *resolver) value(at place, v any) any {
 				if len(v) > 1 {
 					r.fail(at, "%s stands beside other keys", name)
 				}
-				return r.call(at.field(name), name, argument)
+				return r.value(at.field(name), r.call(at.field(name), name, argument))
 			}
 		}
 		return r.object(at, v)
@@ -69,6 +69,10 @@ func (r *resolver) value(at place, v any) any {
 			resolved[i] = r.value(at.index(i), item)
 		}
 		return resolved
+	case string:
+		if strings.Contains(v, "{{resolve:") {
+			r.fail(at, "the dynamic reference in %q cannot be resolved without AWS", v)
+		}
 	}
 	return v
 }

@@ -92,6 +92,8 @@ func TestWhatCannotBeResolvedIsNamedWithItsPlace(t *testing.T) {
 		"condition":              {`{"Fn::If": ["Yes", 1, 2]}`, "the function Fn::If cannot be resolved without AWS"},
 		"function and more":      {`{"Fn::Sub": "x", "b": 1}`, "Probe.Value: Fn::Sub stands beside other keys"},
 		"open variable":          {`{"Fn::Sub": "${a"}`, "a ${ has no }"},
+		"dynamic reference":      {`{"a": ["{{resolve:ssm:/name:1}}"]}`, `Probe.Value.a[0]: the dynamic reference in "{{resolve:ssm:/name:1}}" cannot be resolved without AWS`},
+		"made by a function":     {`{"Fn::Join": ["", ["{{resol", "ve:ssm:x}}"]]}`, `the dynamic reference in "{{resolve:ssm:x}}"`},
 		"unescaped variable":     {`{"Fn::Sub": "${iot:ClientId}"}`, `no resource or parameter "iot:ClientId"`},
 	}
 	for name, test := range tests {

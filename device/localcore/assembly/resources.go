@@ -122,6 +122,11 @@ func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	r := &resolver{stack: s, env: e, names: map[string]string{}, open: map[string]bool{}}
 	all := new(Resources)
 	err := errors.Join( // the error of one type hides none of another
+		r.try(func() {
+			if macros := s.template.Transform; macros != nil {
+				r.fail("Transform", "what %v makes of the template is not known without AWS", macros)
+			}
+		}),
 		resolveAll(r, typePolicy, &all.Policies),
 		resolveAll(r, typeAttachment, &all.Attachments),
 		resolveAll(r, typeThingGroup, &all.ThingGroups),
