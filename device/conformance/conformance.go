@@ -151,27 +151,20 @@ func expand(steps []step, macros map[string][]string, s step) ([]step, error) {
 	return steps, nil
 }
 
-// Cost is what checks request of an endpoint, as far as their scripts show.
-type Cost struct {
-	Checks, Connections, Requests, Messages int
-	// Jobs and Tunnels are charged one by one.
-	Jobs, Tunnels int
-}
-
-// CostOf counts the steps of checks.
-func CostOf(checks []Check) Cost {
-	c := Cost{Checks: len(checks)}
+// Cost says what checks request of an endpoint, as far as their scripts show, to the one who pays.
+func Cost(checks []Check) string {
+	var requests, connections, messages, jobs, tunnels int
 	for _, charge := range []struct {
 		steps *regexp.Regexp
 		count *int
 		each  int
 	}{
-		{regexp.MustCompile(`^(api|data|jobsdata|tunnels) `), &c.Requests, 2}, // many create what must be deleted
-		{regexp.MustCompile(`^(principal|thing) `), &c.Requests, 12},
-		{regexp.MustCompile(`^\S+ (try-)?connect\b`), &c.Connections, 1},
-		{regexp.MustCompile(`^\S+ (publish|try-publish|message)\b`), &c.Messages, 1},
-		{regexp.MustCompile(`^api PUT /jobs/[^/ ]+( |$)`), &c.Jobs, 1},
-		{regexp.MustCompile(`^tunnels OpenTunnel\b`), &c.Tunnels, 1},
+		{regexp.MustCompile(`^(api|data|jobsdata|tunnels) `), &requests, 2}, // many create what must be deleted
+		{regexp.MustCompile(`^(principal|thing) `), &requests, 12},
+		{regexp.MustCompile(`^\S+ (try-)?connect\b`), &connections, 1},
+		{regexp.MustCompile(`^\S+ (publish|try-publish|message)\b`), &messages, 1},
+		{regexp.MustCompile(`^api PUT /jobs/[^/ ]+( |$)`), &jobs, 1}, // each is charged, like each tunnel
+		{regexp.MustCompile(`^tunnels OpenTunnel\b`), &tunnels, 1},
 	} {
 		for _, check := range checks {
 			for _, s := range check.steps {
@@ -181,11 +174,6 @@ func CostOf(checks []Check) Cost {
 			}
 		}
 	}
-	return c
-}
-
-// String is a sentence for the one who pays.
-func (c Cost) String() string {
 	return fmt.Sprintf("%d checks, with about %d requests of the REST API, %d connections, %d messages, %d jobs and %d tunnels",
-		c.Checks, c.Requests, c.Connections, c.Messages, c.Jobs, c.Tunnels)
+		len(checks), requests, connections, messages, jobs, tunnels)
 }

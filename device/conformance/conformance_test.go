@@ -93,12 +93,12 @@ func TestInterruptedRunDeletesWhatItMade(t *testing.T) {
 	before := owned(core)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var done atomic.Int32
-	c.Done = func(conformance.Result) {
-		if done.Add(1) == 20 {
+	var answers atomic.Int32
+	c.API = changed(t, core, func(*http.Response) {
+		if answers.Add(1) == 100 {
 			cancel()
 		}
-	}
+	})
 	report, err := conformance.Run(ctx, c)
 	if !errors.Is(err, context.Canceled) || report.Count(conformance.Skipped) == 0 {
 		t.Errorf("error %v, %d were skipped", err, report.Count(conformance.Skipped))
@@ -108,26 +108,46 @@ func TestInterruptedRunDeletesWhatItMade(t *testing.T) {
 	}
 }
 
-// An endpoint that answers otherwise is reported with what AWS documents and what it answered. It
-// is a proxy that changes one status.
-func TestDifferenceIsReported(t *testing.T) {
-	t.Parallel()
-	core, c := start(t, "A policy that exists|A default version of a policy must exist")
+// changed returns the address of a proxy that changes the answers of the emulator's API.
+func changed(t *testing.T, core *localcore.Server, change func(*http.Response)) string {
+	t.Helper()
 	api, err := url.Parse(core.APIURL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	proxy := httptest.NewServer(&httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(api) },
-		ModifyResponse: func(r *http.Response) error {
-			if r.StatusCode == http.StatusConflict {
-				r.StatusCode = http.StatusBadRequest
-			}
-			return nil
-		},
+		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(api) },
+		ModifyResponse: func(r *http.Response) error { change(r); return nil },
 	})
-	defer proxy.Close()
-	c.API = proxy.URL
+	t.Cleanup(proxy.Close)
+	return proxy.URL
+}
+
+// Credentials that may create certificates and nothing else leave one, which the error names.
+func TestPreparationNamesWhatItLeaves(t *testing.T) {
+	t.Parallel()
+	core, c := start(t, "shadow")
+	c.API = changed(t, core, func(r *http.Response) {
+		if r.Request.URL.Path != "/certificates" {
+			r.StatusCode = http.StatusForbidden
+		}
+	})
+	_, err := conformance.Run(t.Context(), c)
+	if !errors.Is(err, conformance.ErrDenied) || !strings.Contains(err.Error(), "; could not delete certificates/") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// An endpoint that answers otherwise is reported with what AWS documents and what it answered. It
+// is a proxy that changes one status.
+func TestDifferenceIsReported(t *testing.T) {
+	t.Parallel()
+	core, c := start(t, "A policy that exists|A default version of a policy must exist")
+	c.API = changed(t, core, func(r *http.Response) {
+		if r.StatusCode == http.StatusConflict {
+			r.StatusCode = http.StatusBadRequest
+		}
+	})
 	report, err := conformance.Run(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -205,7 +205,9 @@ func (c *client) write(b []byte) error {
 		c.held.Write(b)
 		return nil
 	}
-	// That the server has closed shows when reading.
+	// A server that reads no more must not hold the lock, nor the run. That it has closed shows when
+	// reading.
+	_ = c.conn.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := c.conn.Write(b); err != nil && !errors.Is(err, net.ErrClosed) {
 		c.log("> not sent: %v", err)
 	}

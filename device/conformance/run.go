@@ -39,7 +39,6 @@ type Config struct {
 	Credentials aws.CredentialsProvider // sign requests; nil means any, which AWS does not accept
 	Role        string                  // the ARN of a role for provisioning templates and rules; checks that need one are skipped without it
 	Checks      []Check                 // those to run
-	Done        func(Result)            // called with each result, from several goroutines; may be nil
 }
 
 // Why a run can end before its first check.
@@ -91,7 +90,6 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		report.Endpoint = "aws"
 	}
 	setup := r.newScript(Prefix + strings.ToLower(rand.Text()[:6]))
-	defer r.clean(ctx, setup, report)
 	if err := r.setUp(ctx, setup); err != nil {
 		switch setup.last.status {
 		case http.StatusUnauthorized, http.StatusForbidden:
@@ -99,18 +97,19 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		case 0:
 			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
+		r.clean(ctx, setup, report)
+		for _, what := range report.LeftOver {
+			err = fmt.Errorf("%w; could not delete %s", err, what)
+		}
 		return nil, fmt.Errorf("preparing a certificate and a policy at %s: %w", cmp.Or(c.API, host), err)
 	}
+	defer r.clean(ctx, setup, report)
 	report.Results = make([]Result, len(c.Checks))
 	var group errgroup.Group
 	group.SetLimit(r.parallel)
 	for i, check := range c.Checks {
 		group.Go(func() error {
-			result := r.check(ctx, check, fmt.Sprint(setup.vars["p"], "-", i), report)
-			report.Results[i] = result
-			if c.Done != nil {
-				c.Done(result)
-			}
+			report.Results[i] = r.check(ctx, check, fmt.Sprint(setup.vars["p"], "-", i), report)
 			return nil
 		})
 	}
@@ -242,6 +241,7 @@ func (s *script) keepSecret(text string) {
 	for _, name := range secretNames {
 		s.secrets = append(s.secrets, valuesOf(text, name)...)
 	}
+	s.secrets = slices.DeleteFunc(s.secrets, func(secret string) bool { return secret == "" }) // which is everywhere
 }
 
 // redact takes secrets and the account out of lines.

@@ -91,7 +91,7 @@ func (o *conformanceOptions) prepare(ctx context.Context, cmd *cobra.Command, co
 	case o.Endpoint != "" && o.API == "" && !onAWS:
 		return usage("%s is not an AWS endpoint: name its REST API with --api", host)
 	case onAWS && !o.aws:
-		return usage("%s is an endpoint of AWS: this would run %s; to do so, add --yes-this-is-aws", host, conformance.CostOf(o.Checks))
+		return usage("%s is an endpoint of AWS: this would run %s; to do so, add --yes-this-is-aws", host, conformance.Cost(o.Checks))
 	}
 	if o.roots != "" {
 		roots, err := readCertificates(o.roots)
@@ -105,7 +105,7 @@ func (o *conformanceOptions) prepare(ctx context.Context, cmd *cobra.Command, co
 	}
 	if onAWS {
 		console.Note(fmt.Sprintf("Running %s in your AWS account. AWS charges for all of these, for jobs and tunnels one by one. "+
-			"Whatever is created has a name that begins with %q and is deleted again.", conformance.CostOf(o.Checks), conformance.Prefix))
+			"Whatever is created has a name that begins with %q and is deleted again.", conformance.Cost(o.Checks), conformance.Prefix))
 		loaded, err := config.LoadDefaultConfig(ctx)
 		if err != nil {
 			return fmt.Errorf("reading AWS credentials: %w", err)
