@@ -188,15 +188,11 @@ func (o *operand) compileARN() error {
 
 // conditions reads {OPERATOR: {KEY: VALUE or list}}. All of them must hold.
 func (p *parser) conditions(n *jsontree.Node) (conditions []condition) {
-	if n.Kind != jsontree.Object {
-		p.fail(n, "must be an object, not %s", n.Kind)
-	}
+	p.expect(n, jsontree.Object)
 	for _, m := range n.Items {
 		template, err := parseOperator(m.Key)
 		p.failed(m, err)
-		if m.Kind != jsontree.Object {
-			p.fail(m, "must be an object, not %s", m.Kind)
-		}
+		p.expect(m, jsontree.Object)
 		for _, m := range m.Items {
 			conditions = append(conditions, p.condition(template, m))
 		}
@@ -234,7 +230,7 @@ func (p *parser) condition(c condition, m *jsontree.Node) condition {
 	for _, n := range listed(m) {
 		o := operand{raw: n.Text}
 		if n.Kind == jsontree.Object || n.Kind == jsontree.Array || n.Kind == jsontree.Null {
-			p.fail(n, "must be a string, not %s", n.Kind)
+			p.expect(n, jsontree.String)
 		} else if c.compile != nil {
 			p.failed(n, c.compile(&o))
 		}
@@ -279,8 +275,6 @@ func parsePrefix(text string) (netip.Prefix, error) {
 // dateLayouts are the ISO 8601 forms that IAM reads; it also reads seconds since 1970.
 var dateLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05", "2006-01-02"}
 
-var errDate = errors.New("the date is neither ISO 8601, such as 2026-01-31T12:00:00Z, nor seconds since 1970")
-
 func parseDate(text string) (time.Time, error) {
 	for _, layout := range dateLayouts {
 		if date, err := time.Parse(layout, text); err == nil {
@@ -290,5 +284,5 @@ func parseDate(text string) (time.Time, error) {
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return time.Unix(seconds, 0), nil
 	}
-	return time.Time{}, errDate
+	return time.Time{}, errors.New("the date is neither ISO 8601, such as 2026-01-31T12:00:00Z, nor seconds since 1970")
 }

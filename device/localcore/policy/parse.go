@@ -163,10 +163,14 @@ func (p *parser) clause(n *jsontree.Node, fields map[string]*jsontree.Node, name
 	return c
 }
 
-func (p *parser) text(n *jsontree.Node) string {
-	if n.Kind != jsontree.String {
-		p.fail(n, "must be a string, not %s", n.Kind)
+func (p *parser) expect(n *jsontree.Node, want jsontree.Kind) {
+	if n.Kind != want {
+		p.fail(n, "must be %s, not %s", want, n.Kind)
 	}
+}
+
+func (p *parser) text(n *jsontree.Node) string {
+	p.expect(n, jsontree.String)
 	return n.Text
 }
 
@@ -180,10 +184,7 @@ func listed(n *jsontree.Node) []*jsontree.Node {
 
 // object reads an object whose keys are among the known ones.
 func (p *parser) object(n *jsontree.Node, known ...string) map[string]*jsontree.Node {
-	if n.Kind != jsontree.Object {
-		p.fail(n, "must be an object, not %s", n.Kind)
-		return nil
-	}
+	p.expect(n, jsontree.Object)
 	fields := map[string]*jsontree.Node{}
 	for _, m := range n.Items {
 		i := slices.IndexFunc(known, func(name string) bool { return strings.EqualFold(m.Key, name) })

@@ -173,9 +173,9 @@ func (w *walk) resource(plan *Plan, n *jsontree.Node) {
 func (w *walk) thing(n, settings *jsontree.Node, logicalName string) *Thing {
 	t := &Thing{LogicalName: logicalName}
 	if settings != nil {
-		t.Override.AttributePayload = w.override(settings, "AttributePayload", string(Merge))
-		t.Override.ThingTypeName = w.override(settings, "ThingTypeName")
-		t.Override.ThingGroups = w.override(settings, "ThingGroups", string(Merge))
+		t.Override.AttributePayload = w.override(settings, "AttributePayload", "ATTRIBUTE_PAYLOAD", string(Merge))
+		t.Override.ThingTypeName = w.override(settings, "ThingTypeName", "THING_TYPE_NAME")
+		t.Override.ThingGroups = w.override(settings, "ThingGroups", "THING_GROUPS", string(Merge))
 		w.members(settings, "AttributePayload", "ThingTypeName", "ThingGroups", "ATTRIBUTE_PAYLOAD", "THING_TYPE_NAME", "THING_GROUPS")
 	}
 	if !w.members(n, "ThingName", "AttributePayload", "ThingTypeName", "ThingGroups", "BillingGroup", "PackageVersions") {
@@ -232,7 +232,7 @@ func (w *walk) attributes(n *jsontree.Node, typed bool) map[string]string {
 func (w *walk) certificate(n, settings *jsontree.Node, logicalName string) *Certificate {
 	c := &Certificate{LogicalName: logicalName}
 	if settings != nil {
-		c.StatusOverride = w.override(settings, "Status")
+		c.StatusOverride = w.override(settings, "Status", "STATUS")
 		w.members(settings, "Status", "STATUS")
 	}
 	if !w.members(n, "CertificateId", "CertificateSigningRequest", "CertificatePem", "CACertificatePem", "Status", "ThingPrincipalType") {
@@ -343,10 +343,7 @@ func (w *walk) writeDocument(b *strings.Builder, n *jsontree.Node) {
 
 // override reads one setting, in either spelling of its key. Beside DO_NOTHING, REPLACE and FAIL it
 // may have the values of more.
-func (w *walk) override(settings *jsontree.Node, key string, more ...string) Override {
-	capitals := map[string]string{
-		"AttributePayload": "ATTRIBUTE_PAYLOAD", "ThingTypeName": "THING_TYPE_NAME", "ThingGroups": "THING_GROUPS", "Status": "STATUS",
-	}[key]
+func (w *walk) override(settings *jsontree.Node, key, capitals string, more ...string) Override {
 	m := settings.Get(key)
 	if other := settings.Get(capitals); other != nil {
 		if m != nil {
