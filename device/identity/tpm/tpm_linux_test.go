@@ -1,12 +1,14 @@
 package tpm_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"net"
@@ -204,6 +206,71 @@ func TestOwnerAuthorizationIsNamed(t *testing.T) {
 	fails(t, key, tpm.ErrOwner, awsiot.Failed)
 	if _, _, err := keys.New(); !errors.Is(err, tpm.ErrOwner) {
 		t.Errorf("a new key: %v", err)
+	}
+}
+
+// A TPM that wrong authorizations of another program have locked still makes keys and signs with them.
+func TestKeySignsWhileTheTPMIsLocked(t *testing.T) {
+	t.Parallel()
+	socket := startTPM(t)
+	for _, pcrs := range [][]uint{nil, {7}} {
+		keys := &tpm.Keys{Device: socket, PCRs: pcrs}
+		before, _, err := keys.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lockTPM(t, socket)
+		signs(t, before)
+		after, _, err := keys.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		signs(t, after)
+	}
+}
+
+// lockTPM has a TPM count one wrong authorization, and allow none.
+func lockTPM(t *testing.T, socket string) {
+	t.Helper()
+	raw, err := linuxudstpm.Open(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	// TPM2_DictionaryAttackParameters, which go-tpm lacks: one try, and an hour until the next.
+	parameters := []uint32{uint32(tpm2.TPMCCDictionaryAttackParameters), uint32(tpm2.TPMRHLockout), 9, uint32(tpm2.TPMRSPW), 0, 1, 3600, 3600}
+	command := []byte{0x80, 0x02, 0, 0, 0, 39}
+	for i, p := range parameters {
+		if command = binary.BigEndian.AppendUint32(command, p); i == 4 {
+			command = append(command, 0) // of nonce, attributes and password, which are five bytes
+		}
+	}
+	if response, err := raw.Send(command); err != nil || !bytes.HasSuffix(response[:10], []byte{0, 0, 0, 0}) {
+		t.Fatalf("setting the parameters of lockout: %x, %v", response, err)
+	}
+	template := tpm2.ECCSRKTemplate
+	template.ObjectAttributes = tpm2.TPMAObject{FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true, UserWithAuth: true, SignEncrypt: true}
+	template.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+		CurveID: tpm2.TPMECCNistP256,
+		Scheme:  tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgECDSA, Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256})},
+	})
+	key, err := tpm2.CreatePrimary{
+		PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(template),
+		InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte("right")}}},
+	}.Execute(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tpm2.FlushContext{FlushHandle: key.ObjectHandle}.Execute(raw)
+	for range 2 {
+		digest := sha256.Sum256([]byte("message"))
+		_, err = tpm2.Sign{
+			KeyHandle: tpm2.AuthHandle{Handle: key.ObjectHandle, Name: key.Name, Auth: tpm2.PasswordAuth([]byte("wrong"))},
+			Digest:    tpm2.TPM2BDigest{Buffer: digest[:]}, Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
+		}.Execute(raw)
+	}
+	if !errors.Is(err, tpm2.TPMRCLockout) {
+		t.Fatalf("the TPM is not locked: %v", err)
 	}
 }
 
