@@ -174,7 +174,7 @@ func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) (
 var rejectedPINs sync.Map
 
 func (k *Keys) isRejected(origin string) bool {
-	noted, _ := os.ReadFile(k.note)
+	noted, _ := osfile.ReadAll(k.note)
 	_, known := rejectedPINs.Load(origin)
 	return known || string(noted) == origin
 }
@@ -198,7 +198,7 @@ func (u URI) pin() (pin, origin string, err error) {
 		info, err := os.Stat(path)
 		var text []byte
 		if err == nil {
-			text, err = os.ReadFile(path)
+			text, err = osfile.ReadAll(path)
 		}
 		if err != nil {
 			return "", "", fmt.Errorf("reading the token's PIN: %w", err)

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -199,6 +200,13 @@ func TestWrongOrMissingPINIsAnError(t *testing.T) {
 	empty.PINSource = os.DevNull
 	if _, _, err := pkcs11.NewKeys(empty, t.TempDir()).New(); err == nil || strings.Contains(err.Error(), "CKR_") {
 		t.Errorf("an empty PIN: %v", err) // that a login has tried
+	}
+	empty.PINSource = filepath.Join(t.TempDir(), "fifo") // of a program that has ended
+	if err := syscall.Mkfifo(empty.PINSource, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := pkcs11.NewKeys(empty, t.TempDir()).New(); err == nil || strings.Contains(err.Error(), "CKR_") {
+		t.Errorf("a FIFO without a writer: %v", err)
 	}
 	t.Setenv(pkcs11.PINVariable, "9999")
 	if _, _, err := pkcs11.NewKeys(uri, t.TempDir()).New(); !errors.Is(err, identity.ErrUnavailable) || strings.Contains(err.Error(), "9999") {
