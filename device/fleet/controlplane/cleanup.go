@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -73,15 +74,27 @@ func (r *Run) madeBy(ctx context.Context, report *fleet.Report, t Target, c Cert
 	return things, "", nil
 }
 
-// CleanupType removes all things of a thing type, and their certificates.
+// CleanupType removes all things of a thing type, and their certificates. First it removes the
+// certificates that the journal has of a run that was killed: their things, which the run had
+// detached, do not lead to them any more.
 func (r *Run) CleanupType(ctx context.Context, thingType string) (Counts, error) {
-	targets, err := r.ThingsOfType(ctx, thingType)
-	if err != nil {
-		return Counts{}, err
+	total, err := r.change(ctx, r.Journal.begun(), func(_ context.Context, d *Device) error {
+		for _, c := range d.Certificates {
+			if c.Status == types.CertificateStatusActive && len(c.Things) == 0 {
+				d.Kept = fmt.Sprintf("certificate %s, which had lost its thing, is active again", c.ID)
+			}
+		}
+		return nil
+	}, r.remove)
+	targets, listErr := r.ThingsOfType(ctx, thingType)
+	if listErr != nil {
+		return total, cmp.Or(err, listErr)
 	}
-	return r.change(ctx, targets, func(ctx context.Context, d *Device) error {
+	counts, changeErr := r.change(ctx, targets, func(ctx context.Context, d *Device) error {
 		return r.share(ctx, d, []string{d.ThingName})
 	}, r.remove)
+	total.add(counts)
+	return total, cmp.Or(err, changeErr)
 }
 
 // ThingsOfType returns the things of a thing type: all of them, since the next page's token need
@@ -118,10 +131,15 @@ func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 
 // remove removes a device's certificates and things in the order that AWS IoT requires: nothing may
 // be attached to a certificate that is deleted, and it may not be active. The certificate goes
-// last, so that a run that is repeated finds what is left. What somebody else removes meanwhile is
-// removed.
+// last, so that a run that is repeated finds what is left: by the target or, where that names the
+// thing alone, by the journal. What somebody else removes meanwhile is removed.
 func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 	for _, c := range d.Certificates {
+		if d.CertificateID == "" && r.Journal != nil {
+			if err := r.Journal.begin(Target{ThingName: d.ThingName, CertificateID: c.ID}); err != nil {
+				return fmt.Errorf("recording certificate %s: %w", c.ID, err)
+			}
+		}
 		if c.Status == types.CertificateStatusActive || c.Status == types.CertificateStatusPendingActivation {
 			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: types.CertificateStatusInactive}); err != nil && !isNotFound(err) {
 				return fmt.Errorf("deactivating certificate %s: %w", c.ID, err)

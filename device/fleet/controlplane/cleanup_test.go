@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -315,6 +316,71 @@ func TestInterruptedCleanupIsCompletedByTheNext(t *testing.T) {
 	}
 	if certificates, things := statuses(core); len(certificates) != 1 || len(things) != 0 {
 		t.Errorf("left are %v, %v", certificates, things)
+	}
+}
+
+// A cutClient sends some requests that change something, and none after those, as a process that is
+// killed.
+type cutClient struct {
+	*awshttp.BuildableClient
+	changes atomic.Int64 // that are left
+}
+
+func (c *cutClient) Do(r *http.Request) (*http.Response, error) {
+	looks := r.Method == http.MethodGet || strings.HasPrefix(r.URL.Path, "/attached-policies/")
+	if !looks && c.changes.Add(-1) < 0 {
+		return nil, &aws.RequestCanceledError{Err: errors.New("killed")} // which is not retried
+	}
+	return c.BuildableClient.Do(r)
+}
+
+// TestKilledCleanupOfATypeIsCompletedFromItsJournal kills one before each of its changes to a
+// device. A certificate that somebody has activated again since then is kept.
+func TestKilledCleanupOfATypeIsCompletedFromItsJournal(t *testing.T) {
+	t.Parallel()
+	core := startEmulator(t)
+	api, _ := newRun(core, true)
+	killed := func(n int) (device fleet.Device, cleanup func(iot.HTTPClient) (controlplane.Counts, error)) {
+		device = enroll(t, core, fmt.Sprintf("29746800000%02d", n), 1).Devices[0]
+		path := t.TempDir() + "/done.txt"
+		cleanup = func(client iot.HTTPClient) (controlplane.Counts, error) {
+			journal, err := controlplane.OpenJournal(path, "cleanup")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer journal.Close()
+			run, _ := newRun(core, true)
+			run.Journal = journal
+			run.Client = iot.New(run.Client.Options(), func(o *iot.Options) { o.HTTPClient = client })
+			return run.CleanupType(t.Context(), "fleety")
+		}
+		client := &cutClient{BuildableClient: awshttp.NewBuildableClient()}
+		client.changes.Store(int64(n))
+		if counts, err := cleanup(client); err == nil {
+			t.Fatalf("after %d changes: %+v", n, counts)
+		}
+		return device, cleanup
+	}
+	alive := awshttp.NewBuildableClient()
+	for n := range 6 { // deactivate, detach two policies and the thing, delete thing and certificate
+		_, cleanup := killed(n)
+		if counts, err := cleanup(alive); err != nil || counts.Certificates != 1 {
+			t.Errorf("after %d changes: %+v, %v", n, counts, err)
+		}
+		if certificates, things := statuses(core); len(certificates) != 1 || len(things) != 0 {
+			t.Errorf("after %d changes: left are %v, %v", n, certificates, things)
+		}
+		if counts, err := cleanup(alive); err != nil || counts != (controlplane.Counts{}) {
+			t.Errorf("after %d changes, once more: %+v, %v", n, counts, err)
+		}
+	}
+	device, cleanup := killed(4)
+	if _, err := api.Client.UpdateCertificate(t.Context(), &iot.UpdateCertificateInput{CertificateId: &device.CertificateID, NewStatus: types.CertificateStatusActive}); err != nil {
+		t.Fatal(err)
+	}
+	counts, err := cleanup(alive)
+	if certificates, _ := statuses(core); err != nil || counts != (controlplane.Counts{Things: 1, Kept: 1}) || certificates[device.CertificateID] != registry.Active {
+		t.Errorf("active again: %+v, %v; left are %v", counts, err, certificates)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -98,6 +99,7 @@ func (c *Counts) add(d Counts) {
 	c.Gone += d.Gone
 	c.Shared += d.Shared
 	c.Kept += d.Kept
+	c.Failed += d.Failed
 	c.Resumed += d.Resumed
 }
 
@@ -325,12 +327,14 @@ func isNotFound(err error) bool {
 // run resumes. A nil one has none. It is safe for concurrent use.
 type Journal struct {
 	f    *os.File
-	done map[string]bool // by earlier runs
-	jobs []string        // that earlier runs created
+	done map[string]bool // the entries of earlier runs
 }
 
-// jobMark begins the journal's entry of a job. No thing name has it.
-const jobMark = "#job "
+// Marks begin the entries that are no devices. No thing name has them.
+const (
+	jobMark   = "#job "
+	begunMark = "#begun " // a thing and a certificate, of which the removal has begun
+)
 
 // OpenJournal opens or creates the journal of an operation, named by any text of one line.
 func OpenJournal(path, operation string) (*Journal, error) {
@@ -352,10 +356,8 @@ func OpenJournal(path, operation string) (*Journal, error) {
 	}
 	for err == nil && lines.Scan() {
 		// Of a line that was cut off, as by a full disk, the device is done once more.
-		entry, whole := strings.CutSuffix(lines.Text(), ".")
-		j.done[entry] = whole
-		if id, ok := strings.CutPrefix(entry, jobMark); ok && whole {
-			j.jobs = append(j.jobs, id)
+		if entry, whole := strings.CutSuffix(lines.Text(), "."); whole {
+			j.done[entry] = true
 		}
 	}
 	if err = errors.Join(err, lines.Err()); err != nil {
@@ -366,6 +368,32 @@ func OpenJournal(path, operation string) (*Journal, error) {
 }
 
 func (j *Journal) has(device string) bool { return j != nil && j.done[device] }
+
+// marked returns the entries of earlier runs with a mark, without it.
+func (j *Journal) marked(mark string) (list []string) {
+	if j != nil {
+		for _, entry := range slices.Sorted(maps.Keys(j.done)) {
+			if rest, ok := strings.CutPrefix(entry, mark); ok {
+				list = append(list, rest)
+			}
+		}
+	}
+	return list
+}
+
+// begun returns the targets of which the removal has begun in earlier runs, and has not ended.
+func (j *Journal) begun() (targets []Target) {
+	for _, key := range j.marked(begunMark) {
+		thing, id, _ := strings.Cut(key, " ")
+		if !j.has(key) && !j.has(Target{ThingName: thing}.key()) {
+			targets = append(targets, Target{ThingName: thing, CertificateID: id})
+		}
+	}
+	return targets
+}
+
+// begin adds that the removal of a target begins, and returns when that is on stable storage.
+func (j *Journal) begin(t Target) error { return errors.Join(j.add(begunMark+t.key()), j.f.Sync()) }
 
 // add adds devices: all or none, if the process ends. Each begins its line, which one that was cut
 // off has not ended.
@@ -378,9 +406,4 @@ func (j *Journal) add(devices ...string) error {
 }
 
 // Close makes the journal durable and closes it.
-func (j *Journal) Close() error {
-	if j == nil {
-		return nil
-	}
-	return errors.Join(j.f.Sync(), j.f.Close())
-}
+func (j *Journal) Close() error { return errors.Join(j.f.Sync(), j.f.Close()) }

@@ -52,10 +52,7 @@ type Unsuccessful struct {
 // Their ids begin with name and follow from the things, so that a repeated run of that name creates
 // none twice. The things must allow the operation rotate; see package jobs of the agent.
 func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotation, error) {
-	var done Rotation
-	if r.Journal != nil {
-		done.Jobs = slices.Clone(r.Journal.jobs)
-	}
+	done := Rotation{Jobs: r.Journal.marked(jobMark)}
 	var mu sync.Mutex
 	arns, keys := map[string]string{}, map[string][]string{} // by thing name; under mu. Keys are those of certificates
 	counts, err := r.each(ctx, targets, false, func(ctx context.Context, t Target) (Counts, error) {
