@@ -107,8 +107,8 @@ func (f *file) report(n ast.Node, key, remedy, what string, args ...any) {
 // start is the token where a node begins: of a mapping it is the first key, not the colon behind
 // it.
 func start(n ast.Node) *token.Token {
-	if entries, ok := mappingOf(n); ok && len(entries) > 0 {
-		return entries[0].Key.GetToken()
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 {
+		return m.Values[0].Key.GetToken()
 	}
 	return n.GetToken()
 }
@@ -145,12 +145,13 @@ func (f *file) syntax(err error) {
 
 // mapping reads the keys of one section; the empty section is the file itself, or a record.
 func (f *file) mapping(section string, n ast.Node) {
-	entries, ok := mappingOf(n)
+	m, ok := n.(*ast.MappingNode)
 	if !ok {
 		f.report(n, section, "write it as KEY: VALUE", "%s must be a mapping of keys to values, not %s", cmp.Or(section, f.list, "the file"), describe(n))
+		return
 	}
 	first := map[string]int{}
-	for _, e := range entries {
+	for _, e := range m.Values {
 		key, ok := e.Key.(*ast.StringNode)
 		if !ok {
 			f.report(e.Key, section, "write KEY: VALUE", "%s is not a plain key", strings.TrimSpace(e.Key.String()))
@@ -172,7 +173,7 @@ func (f *file) twice(e *ast.MappingValueNode, name string, line int) {
 
 func (f *file) entry(name string, e *ast.MappingValueNode) {
 	k, known := lookup(f.keys, name)
-	_, below := mappingOf(e.Value)
+	_, below := e.Value.(*ast.MappingNode)
 	section := isSection(f.keys, name)
 	known = known && !(section && below) // serialNumberFrom is a value or a section
 	_, null := e.Value.(*ast.NullNode)   // "key:" alone leaves the default
@@ -229,13 +230,13 @@ func (f *file) notOfKind(k key, n ast.Node, remedy string) {
 }
 
 func (f *file) names(k key, to *map[string]string, n ast.Node) {
-	entries, ok := mappingOf(n)
+	m, ok := n.(*ast.MappingNode)
 	if !ok {
 		f.notOfKind(k, n, "write it as {NAME: VALUE}")
 		return
 	}
 	values, entry := map[string]string{}, k.tag.Get("entry")
-	for _, e := range entries {
+	for _, e := range m.Values {
 		name, ok := scalarOf(e.Key, text) // a number is a name too
 		value, okValue := scalarOf(e.Value, text)
 		switch _, twice := values[name]; {
@@ -268,16 +269,6 @@ func (f *file) records(k key, to reflect.Value, n ast.Node) {
 	}
 }
 
-func mappingOf(n ast.Node) ([]*ast.MappingValueNode, bool) {
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		return n.Values, true
-	case *ast.MappingValueNode:
-		return []*ast.MappingValueNode{n}, true
-	}
-	return nil, false
-}
-
 // scalarOf returns a value as text. A number is taken as text in the very letters of the file: a
 // serial number without quotes keeps its leading zeros.
 func scalarOf(n ast.Node, want kind) (string, bool) {
@@ -301,7 +292,7 @@ func scalarOf(n ast.Node, want kind) (string, bool) {
 }
 
 var descriptions = map[ast.NodeType]string{
-	ast.MappingType: "a mapping", ast.MappingValueType: "a mapping", ast.SequenceType: "a list", ast.BoolType: "true or false",
+	ast.MappingType: "a mapping", ast.SequenceType: "a list", ast.BoolType: "true or false",
 	ast.StringType: "text", ast.LiteralType: "text", ast.NullType: "empty",
 	ast.IntegerType: "a number", ast.FloatType: "a number", ast.InfinityType: "a number", ast.NanType: "a number",
 	ast.AnchorType: anchor, ast.AliasType: anchor, ast.TagType: anchor, ast.MergeKeyType: anchor,
