@@ -52,29 +52,30 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
 }
 
-// open prepares a run, whose journal the caller closes. operation distinguishes the journal from
-// others, and so does where it is: the account too, as far as the credentials name it.
-func (o *controlOptions) open(ctx context.Context, console *cli.Console, operation, endpoint string) (*controlplane.Run, error) {
+// run prepares a run, and does the work with it. operation distinguishes the journal from others,
+// and so does where it is: the account too, as far as the credentials name it.
+func (o *controlOptions) run(ctx context.Context, console *cli.Console, operation, endpoint string, work func(*controlplane.Run) error) error {
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
-		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: fmt.Sprintf("more than 0 and at most %d devices per second", fleet.MaxRate)}
+		return &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: fmt.Sprintf("more than 0 and at most %d devices per second", fleet.MaxRate)}
 	}
 	client, where, err := o.client(ctx, console, endpoint)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	run := &controlplane.Run{Client: client, Apply: o.apply, Rate: o.rate}
 	if o.apply {
 		signal.Ignore(syscall.SIGPIPE) // of head or less, which would leave devices half-way
 		if o.resume != "" {
 			if run.Journal, err = controlplane.OpenJournal(o.resume, operation+" at "+where); err != nil {
-				return nil, fileError(o.resume, err)
+				return fileError(o.resume, err)
 			}
+			defer run.Journal.Close()
 		}
 	}
 	if !o.json {
 		run.Found = func(d controlplane.Device) { fmt.Fprintln(console.Out, term.Clean(deviceText(d))) }
 	}
-	return run, nil
+	return work(run)
 }
 
 // report prints what a command has done to certificates, which verb says.
@@ -139,7 +140,7 @@ func (s *selection) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.group, "thing-group", "", "the things of the thing group `GROUP`, and of the groups in it")
 }
 
-// run opens a run, finds the devices that are selected, and does the work on them.
+// run prepares a run, finds the devices that are selected, and does the work on them.
 func (s *selection) run(ctx context.Context, args []string, console *cli.Console, o *controlOptions, operation string, work func(*controlplane.Run, []controlplane.Target) error) error {
 	sources := slices.DeleteFunc(append([]string{s.thingType, s.group}, args...), func(s string) bool { return s == "" })
 	if len(sources) != 1 {
@@ -152,21 +153,18 @@ func (s *selection) run(ctx context.Context, args []string, console *cli.Console
 			return err
 		}
 	}
-	run, err := o.open(ctx, console, operation+" of "+sources[0], "")
-	if err != nil {
-		return err
-	}
-	defer run.Journal.Close()
-	switch {
-	case s.thingType != "":
-		targets, err = run.ThingsOfType(ctx, s.thingType)
-	case s.group != "":
-		targets, err = run.ThingsInGroup(ctx, s.group)
-	}
-	if err != nil {
-		return err
-	}
-	return work(run, targets)
+	return o.run(ctx, console, operation+" of "+sources[0], "", func(run *controlplane.Run) error {
+		switch {
+		case s.thingType != "":
+			targets, err = run.ThingsOfType(ctx, s.thingType)
+		case s.group != "":
+			targets, err = run.ThingsInGroup(ctx, s.group)
+		}
+		if err != nil {
+			return err
+		}
+		return work(run, targets)
+	})
 }
 
 func deviceText(d controlplane.Device) string {
@@ -255,13 +253,10 @@ func newCleanupCmd(console *cli.Console) *cobra.Command {
 			operation, endpoint = "cleanup of the run of "+report.Started.String(), report.Endpoint
 			cleanup = func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupReport(ctx, report) }
 		}
-		run, err := o.open(ctx, console, operation, endpoint)
-		if err != nil {
-			return err
-		}
-		defer run.Journal.Close()
-		counts, err := cleanup(run)
-		return o.report(console, "removed", counts, err)
+		return o.run(ctx, console, operation, endpoint, func(run *controlplane.Run) error {
+			counts, err := cleanup(run)
+			return o.report(console, "removed", counts, err)
+		})
 	})
 	o.addFlags(cmd.Flags(), "delete", "remove")
 	cmd.Flags().StringVar(&thingType, "all-of-type", "", "remove all things of the thing type `TYPE`")
