@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"example.com/fleety/device/internal/term"
@@ -199,43 +200,18 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *UsageError) Unwrap() error { return e.Err }
 
-// Ready notifies the service manager that start-up is complete, with a short status. Without a
-// service manager it does nothing.
+// Notify sends lines to the service manager, if there is one: [daemon.SdNotifyReady] and the like,
+// and "STATUS=" with a short text.
 //
 // Page: https://www.freedesktop.org/software/systemd/man/sd_notify.html
-func (c *Console) Ready(status string) {
-	c.notify(daemon.SdNotifyReady + "\nSTATUS=" + term.Clean(status))
-}
-
-// Reloading notifies the service manager that the configuration is read again, until
-// [Console.Ready] or [Console.Reloaded].
-func (c *Console) Reloading() {
-	c.notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
-}
-
-// Reloaded notifies the service manager that nothing has changed.
-func (c *Console) Reloaded() { c.notify(daemon.SdNotifyReady) }
-
-// Status sets the status that the service manager shows.
-func (c *Console) Status(status string) { c.notify("STATUS=" + term.Clean(status)) }
-
-func (c *Console) notify(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
+func (c *Console) Notify(lines ...string) {
+	for i, line := range lines {
+		lines[i] = term.Clean(line)
+	}
+	if _, err := daemon.SdNotify(false, strings.Join(lines, "\n")); err != nil {
 		c.Log.Debug("notifying the service manager failed", "error", err)
 	}
 }
-
-// WatchdogInterval is within which the service manager expects [Console.Watchdog], 0 for never.
-func (c *Console) WatchdogInterval() time.Duration {
-	interval, err := daemon.SdWatchdogEnabled(false)
-	if err != nil {
-		c.Log.Debug("reading the service manager's watchdog failed", "error", err)
-	}
-	return interval
-}
-
-// Watchdog notifies the service manager that the program works.
-func (c *Console) Watchdog() { c.notify(daemon.SdNotifyWatchdog) }
 
 // A Step is one step of a command's work, for showing its progress.
 type Step struct {
@@ -249,7 +225,7 @@ type Step struct {
 
 // StepBegins shows that a step begins, also to the service manager.
 func (c *Console) StepBegins(s Step) {
-	c.Status(s.Text)
+	c.Notify("STATUS=" + s.Text)
 	if c.records == nil {
 		c.steps.Begin(s.Text, s.Wait)
 	}
@@ -259,7 +235,7 @@ func (c *Console) StepBegins(s Step) {
 // latter also to the service manager.
 func (c *Console) StepEnds(s Step) {
 	if s.Err != nil {
-		c.Status(s.Text + ": " + s.Err.Error())
+		c.Notify("STATUS=" + s.Text + ": " + s.Err.Error())
 	}
 	attrs := []any{"step", s.Name, "text", s.Text, "elapsedMs", s.Elapsed.Milliseconds(), "roundTrips", s.RoundTrips}
 	switch {
@@ -295,23 +271,15 @@ type Table []Row
 // Table writes t to Out, without the rows that have no value.
 func (c *Console) Table(t Table) error {
 	t = slices.DeleteFunc(slices.Clone(t), func(r Row) bool { return len(r) > 1 && r[len(r)-1] == "" })
-	widths := map[int]int{} // by column
+	columns := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	for _, r := range t {
-		for i, cell := range r[:max(0, len(r)-1)] {
-			widths[i] = max(widths[i], len(cell))
-		}
-	}
-	var b strings.Builder
-	for _, r := range t {
+		cells := make([]string, len(r))
 		for i, cell := range r {
-			if i < len(r)-1 {
-				cell = fmt.Sprintf("%-*s  ", widths[i], cell)
-			}
-			b.WriteString(term.Clean(cell))
+			cells[i] = term.Clean(cell)
 		}
-		b.WriteByte('\n')
+		fmt.Fprintln(columns, strings.Join(cells, "\t"))
 	}
-	if _, err := c.Out.Write([]byte(b.String())); err != nil {
+	if err := columns.Flush(); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/provision"
 	"example.com/fleety/device/session"
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 )
 
@@ -86,7 +87,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 		}
 		return &deviceError{error: err, config: d.config}
 	}
-	console.Ready(done.Identity.Record.ThingName + ": identity verified")
+	console.Notify(daemon.SdNotifyReady, "STATUS="+done.Identity.Record.ThingName+": identity verified")
 	if p := done.Pending; p != nil {
 		console.Warn(fmt.Sprintf("a replacement of the identity is pending since %s (%s); %s", p.Since.UTC().Format(time.RFC3339), p.Stage, d.config.Commands(resumeOrEnd)))
 	}

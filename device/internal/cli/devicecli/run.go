@@ -22,6 +22,7 @@ import (
 	"example.com/fleety/device/agent/tunnel"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 )
 
@@ -170,7 +171,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 					}
 				}
 				if ready.Load() {
-					console.Reloaded()
+					console.Notify(daemon.SdNotifyReady)
 				}
 			}
 		})
@@ -199,7 +200,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 // reload reads the configuration again. It returns nil where that is broken, and where it is the
 // same.
 func (d *device) reload(ctx context.Context, console *cli.Console, s config.Sources) *device {
-	console.Reloading()
+	console.Notify(daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
 	next, err := open(ctx, console, s, false, false)
 	switch {
 	case err != nil:
@@ -233,11 +234,11 @@ func (d *device) showStatus(ctx context.Context, console *cli.Console, ready fun
 		if !begun {
 			begun = true
 			ready()
-			console.Ready(text)
+			console.Notify(daemon.SdNotifyReady, "STATUS="+text)
 			console.Note(text + "; programs publish and subscribe at " + d.config.Agent.Socket)
 			go keepWatchdog(ctx, console, d.config.Agent.Socket)
 		}
-		console.Status(text)
+		console.Notify("STATUS=" + text)
 		if connected && !verified {
 			verified = true
 			console.Note(text)
@@ -248,7 +249,10 @@ func (d *device) showStatus(ctx context.Context, console *cli.Console, ready fun
 
 // keepWatchdog notifies the service manager for as long as the agent answers at its own socket.
 func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
-	interval := console.WatchdogInterval()
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		console.Log.Debug("reading the service manager's watchdog failed", "error", err)
+	}
 	if interval == 0 {
 		return
 	}
@@ -261,7 +265,7 @@ func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
 		}
 		answer, cancel := context.WithTimeout(ctx, interval/3)
 		if _, err := client.Status(answer); err == nil {
-			console.Watchdog()
+			console.Notify(daemon.SdNotifyWatchdog)
 		} else {
 			console.Log.Warn(fmt.Sprintf("the agent does not answer at %s", socket), "error", err)
 		}
