@@ -148,7 +148,7 @@ func rejectUnknown(cmd *cobra.Command, args []string) error {
 
 func printHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
-// NoArgs rejects arguments, which [NoArgs] takes for unknown commands.
+// NoArgs rejects arguments, which [cobra.NoArgs] takes for unknown commands.
 func NoArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("unexpected argument %q", args[0])
