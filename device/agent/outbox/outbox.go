@@ -119,9 +119,7 @@ type put struct {
 // New returns the outbox that c describes, to be closed. It opens the file, if that is possible
 // now.
 func New(c Config) *Outbox {
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	o := &Outbox{config: c, puts: make(chan *put), ready: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
 	o.SetBounds(c.MaxBytes, c.MaxAge)
 	o.mu.Lock()
