@@ -2,6 +2,7 @@ package template
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1"
 	"encoding/json"
 	"fmt"
@@ -255,27 +256,18 @@ func (w *walk) certificate(n, settings *jsontree.Node, logicalName string) *Cert
 // checkSource reports a certificate that is not given in exactly one way, or in one that this kind
 // of template does not allow.
 func (w *walk) checkSource(n *jsontree.Node) {
-	given := 0
-	for _, key := range []string{"CertificateId", "CertificateSigningRequest", "CertificatePem", "CACertificatePem"} {
-		m := n.Get(key)
-		if m == nil {
-			continue
-		}
-		if w.fleet && key != "CertificateId" {
-			w.failKey(m, `fleet provisioning allows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
-			return
-		}
-		if key != "CACertificatePem" {
-			given++
-		} else if given == 1 && n.Get("CertificatePem") == nil {
-			w.failKey(m, "belongs to CertificatePem")
-		}
-	}
+	id, csr, pem, authority := n.Get("CertificateId"), n.Get("CertificateSigningRequest"), n.Get("CertificatePem"), n.Get("CACertificatePem")
+	given := slices.DeleteFunc([]*jsontree.Node{id, csr, pem}, func(m *jsontree.Node) bool { return m == nil })
+	other := cmp.Or(csr, pem, authority)
 	switch {
-	case given == 0 && w.fleet:
+	case w.fleet && other != nil:
+		w.failKey(other, `fleet provisioning allows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
+	case w.fleet && id == nil:
 		w.fail(n, `a certificate needs CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
-	case given != 1:
+	case len(given) != 1:
 		w.fail(n, "a certificate needs exactly one of CertificateId, CertificateSigningRequest and CertificatePem")
+	case authority != nil && pem == nil:
+		w.failKey(authority, "belongs to CertificatePem")
 	}
 }
 
