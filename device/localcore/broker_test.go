@@ -324,7 +324,10 @@ func TestPublishLimits(t *testing.T) {
 		"too long topic":        {strings.Repeat("t", 257), 1, 0x90},
 		"seven slashes":         {"a/b/c/d/e/f/g/h", 1, 0},
 		"eight slashes":         {"a/b/c/d/e/f/g/h/i", 1, 0x90},
-		"ten slashes in a rule": {"$aws/rules/r/a/b/c/d/e/f/g", 1, 0},
+		"ten slashes in a rule": {"$aws/rules/r/a/b/c/d/e/f/g/h", 1, 0},
+		"eleven in a rule":      {"$aws/rules/r/a/b/c/d/e/f/g/h/i", 1, 0x90},
+		"longest for a rule":    {"$aws/rules/r/" + strings.Repeat("t", 256), 1, 0},
+		"too long for a rule":   {"$aws/rules/r/" + strings.Repeat("t", 257), 1, 0x90},
 		"largest payload":       {"t", 128 << 10, 0},
 		"too large payload":     {"t", 128<<10 + 1, 0x97},
 		"unknown reserved":      {"$aws/unheard/of", 1, 0x90},
@@ -334,7 +337,9 @@ func TestPublishLimits(t *testing.T) {
 			c := s.connect(t, 5, "c-"+strings.ReplaceAll(name, " ", "-"))
 			c.publish(test.topic, 1, strings.Repeat("x", test.payload))
 			if test.code == 0 {
-				c.receive(packets.Puback)
+				if got := c.receive(packets.Puback).ReasonCode; got != 0 {
+					t.Errorf("PUBACK 0x%02x", got)
+				}
 				return
 			}
 			for _, kind := range []byte{packets.Puback, packets.Disconnect} {
@@ -380,8 +385,8 @@ func TestFiltersAreAuthorizedOneByOne(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 5, "a")
-	c.subscribe(1, "good", "bad#", "b/+x", "$own/x", strings.Repeat("t", 257))
-	if got := c.receive(packets.Suback).ReasonCodes; !cmp.Equal(got, []byte{1, 0x8F, 0x8F, 0x8F, 0x8F}) {
+	c.subscribe(1, "good", "bad#", "b/+x", "$own/x", strings.Repeat("t", 257), "$aws/rules/r/#", "$share/g/$aws/rules/r")
+	if got := c.receive(packets.Suback).ReasonCodes; !cmp.Equal(got, []byte{1, 0x8F, 0x8F, 0x8F, 0x8F, 0x8F, 0x8F}) {
 		t.Errorf("SUBACK %x", got)
 	}
 	c.alive()

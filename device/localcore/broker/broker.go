@@ -213,7 +213,7 @@ func (b *Broker) Sweep() {
 		}
 	}
 	b.mu.Lock()
-	maps.DeleteFunc(b.past, func(_ string, s ConnectionState) bool { return now.Sub(s.Since) >= pastLife })
+	maps.DeleteFunc(b.past, func(_ string, s ConnectionState) bool { return now.Sub(s.Since) >= max(numbersLife, s.SessionExpiry) })
 	sessions := slices.Collect(maps.Values(b.sessions))
 	b.mu.Unlock()
 	for _, s := range sessions {

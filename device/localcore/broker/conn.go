@@ -37,6 +37,7 @@ type Conn struct {
 	auth          AuthSession
 	session       *session
 	sessionID     string // of lifecycle events
+	number        int    // of this connection among those of its client, in lifecycle events
 	since         time.Time
 	expiry        time.Duration // of the session, as granted by CONNECT
 	will          *will         // nil without one; for the reader only

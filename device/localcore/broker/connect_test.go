@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/x509"
 	"errors"
+	"net/http"
 	"testing"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -86,6 +87,23 @@ type leavesActive struct{ allowAll }
 
 func (leavesActive) VerifyCertificate(Principal, []*x509.Certificate) error {
 	return errors.New("INACTIVE")
+}
+
+func TestCertificateThatLeavesActiveAfterTheHandshakeGetsNoHTTPResponse(t *testing.T) {
+	c := Config{Authorizer: leavesActive{}, HTTP: func(*http.Request, Principal) *http.Response {
+		t.Error("answered")
+		return new(http.Response)
+	}}
+	inBubble(t, c, func(b *bubble, version byte) {
+		p := b.dial(version)
+		if _, err := p.conn.Write([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")); err != nil {
+			b.Fatal(err)
+		}
+		p.closed()
+		if !b.recorded(func(e event.Event) bool { return e.Action == event.Credentials && e.Reason == "INACTIVE" }) {
+			b.Error("the rejection was not recorded")
+		}
+	})
 }
 
 func TestCertificateThatLeavesActiveAfterTheHandshakeCannotConnect(t *testing.T) {

@@ -49,12 +49,13 @@ type ConnectionState struct {
 	SessionExpiry    time.Duration
 	Since            time.Time // of being connected, or of not being it
 	DisconnectReason string    // empty while connected
+	number           int       // of the connection, see Conn
 }
 
 func (c *Conn) state() ConnectionState {
 	s := ConnectionState{
 		Connected: true, CleanSession: c.expiry == 0, Source: c.principal.Address, Target: addrPort(c.net.LocalAddr()),
-		KeepAlive: c.keepAlive, SessionExpiry: c.expiry, Since: c.since,
+		KeepAlive: c.keepAlive, SessionExpiry: c.expiry, Since: c.since, number: c.number,
 	}
 	if c.auth != nil {
 		s.ThingName, _ = c.auth.Thing()

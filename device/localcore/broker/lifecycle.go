@@ -32,7 +32,7 @@ func (b *Broker) lifecycle(c *Conn, group string, e lifecycleEvent) {
 	}
 	e.ClientID = c.principal.ClientID
 	e.TimestampMS = b.config.Now().UnixMilli()
-	e.SessionIdentifier = c.sessionID
+	e.SessionIdentifier, e.VersionNumber = c.sessionID, c.number
 	e.PrincipalIdentifier = cmp.Or(c.principal.CertificateID, c.principal.AccessKeyID)
 	if thing, exclusive := c.auth.Thing(); exclusive {
 		e.ThingName = thing

@@ -30,6 +30,7 @@ const (
 	accountSubscribes      = 200 // per second, in the smaller Regions
 	webSocketLife          = 24 * time.Hour
 	pastLife               = 30 * time.Minute // of what is known of a connection that has ended
+	numbersLife            = time.Hour        // without a connection, after which they count from 0 again; or the session's expiry
 	bytesPerSecond         = 512 << 10        // per connection, both ways
 	propertyByteLimit      = 8 << 10          // correlation data; user properties in sum
 	maxContentType         = 256

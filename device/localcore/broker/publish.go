@@ -103,7 +103,6 @@ func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 	}
 	c.working = true
 	b.work.Go(func() {
-		growStack()
 		for {
 			c.mu.Lock()
 			if len(c.requests) == 0 {
@@ -125,10 +124,12 @@ func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 // warnSilent says once for each topic that no answer will come.
 func (b *Broker) warnSilent(m *Message) {
 	b.mu.Lock()
-	known := b.silent[m.Topic] || len(b.silent) >= maxSilentTopics
-	b.silent[m.Topic] = true
+	news := !b.silent[m.Topic] && len(b.silent) < maxSilentTopics
+	if news {
+		b.silent[m.Topic] = true
+	}
 	b.mu.Unlock()
-	if !known {
+	if news {
 		b.config.Log.Warn("nothing answers on this reserved topic: the emulator has no such service", "topic", m.Topic, "client", m.ClientID)
 	}
 }
@@ -154,9 +155,9 @@ func checkMessage(topic string, payload []byte, retain bool, p *packets.Properti
 		return packets.ErrTopicNameInvalid, "the topic is empty or holds a wildcard"
 	case strings.Contains(texts, "\x00"):
 		return packets.ErrTopicNameInvalid, "the topic or a property holds the character U+0000" // [MQTT-1.5.4-2]
-	case len(topic) > maxTopic:
-		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has %d bytes; %d are allowed", len(topic), maxTopic)
-	case countedSlashes(topic) > maxTopicSlashes:
+	case len(counted(topic)) > maxTopic:
+		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has %d bytes; %d are allowed", len(counted(topic)), maxTopic)
+	case strings.Count(counted(topic), "/") > maxTopicSlashes:
 		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has more than %d slashes", maxTopicSlashes)
 	case len(payload) > MaxPayload:
 		return packets.ErrQuotaExceeded, fmt.Sprintf("the payload has %d bytes; %d are allowed", len(payload), MaxPayload)
@@ -182,13 +183,12 @@ func checkMessage(topic string, payload []byte, retain bool, p *packets.Properti
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
 const basicIngest = "$aws/rules/"
 
-// countedSlashes counts a topic's slashes, the first three of $aws/rules/NAME/ not among them.
-func countedSlashes(topic string) int {
-	n := strings.Count(topic, "/")
-	if strings.HasPrefix(topic, basicIngest) {
-		n -= 3
+// counted returns the part of a topic that its limits are of: what follows $aws/rules/NAME/.
+func counted(topic string) string {
+	if ingested, ok := strings.CutPrefix(topic, basicIngest); ok {
+		_, topic, _ = strings.Cut(ingested, "/")
 	}
-	return n
+	return topic
 }
 
 // reservedPrefixes are the reserved topics that devices may publish to, by prefix.

@@ -110,6 +110,20 @@ func TestReservedTopicWithoutServiceIsAcknowledgedAndLoggedOnce(t *testing.T) {
 	})
 }
 
+// Topics without a service that a client makes up take no memory without bound.
+func TestTopicsThatWereWarnedAboutAreBounded(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		p := b.connect(version, "a")
+		for i := range maxSilentTopics + 10 {
+			p.publish(fmt.Sprint("$aws/things/a/", i), "")
+		}
+		synctest.Wait()
+		if n := len(b.silent); n != maxSilentTopics {
+			b.Errorf("%d topics are kept", n)
+		}
+	})
+}
+
 // The rules engine sees what clients publish, wherever it goes.
 func TestObserverSeesEveryMessage(t *testing.T) {
 	var mu sync.Mutex
@@ -125,7 +139,7 @@ func TestObserverSeesEveryMessage(t *testing.T) {
 	}
 	inBubble(t, config, func(b *bubble, version byte) {
 		watcher := b.connect(version, "watcher")
-		watcher.subscribe(0, "$aws/rules/#")
+		watcher.subscribe(0, "$aws/+/r/#")
 		p := b.connect(version, fmt.Sprint("a", version))
 		topics := []string{"t", "$aws/things/a/shadow/update", "$aws/rules/r/t"}
 		for _, topic := range topics {

@@ -81,6 +81,10 @@ func (b *Broker) serveHTTP(c *Conn) {
 	if err != nil {
 		return
 	}
+	if err := b.config.Authorizer.VerifyCertificate(c.principal, nil); err != nil { // since the handshake
+		b.reject(c, event.Credentials, "", err.Error())
+		return
+	}
 	response := b.config.HTTP(r, c.principal)
 	response.ProtoMajor, response.ProtoMinor, response.Close = 1, 1, true
 	_ = response.Write(c.net) // the client may be gone

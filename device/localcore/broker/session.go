@@ -85,8 +85,10 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	s.conn.Store(c)
 	s.expiry, s.expires, s.limit = expiry, time.Time{}, min(maxUnacknowledged, int(pk.Properties.ReceiveMaximum))
 	s.waiting = append(s.takeUnacked(func(*delivery) bool { return true }), s.waiting...)
-	for _, d := range s.waiting {
-		d.first, d.waited = time.Time{}, true
+	for i, d := range s.waiting {
+		again := *d // the delivery to the last connection may still read its own
+		again.first, again.waited = time.Time{}, true
+		s.waiting[i] = &again
 	}
 	s.mu.Unlock()
 	c.session, c.expiry = s, expiry
@@ -100,6 +102,9 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sessions[clientID] = s
+	if last, ok := b.past[clientID]; ok {
+		c.number = last.number + 1
+	}
 	return present
 }
 

@@ -122,9 +122,9 @@ func checkFilter(sub packets.Subscription) (code packets.Code, reason string) {
 		return packets.ErrTopicFilterInvalid, "the filter breaks the rules for wildcards"
 	case len(filter) > maxTopic:
 		return packets.ErrTopicFilterInvalid, fmt.Sprintf("the filter has %d bytes; %d are allowed", len(filter), maxTopic)
-	case countedSlashes(filter) > maxTopicSlashes:
+	case strings.Count(filter, "/") > maxTopicSlashes:
 		return packets.ErrTopicFilterInvalid, fmt.Sprintf("the filter has more than %d slashes", maxTopicSlashes)
-	case strings.HasPrefix(filter, "$") && !strings.HasPrefix(filter, "$aws/"):
+	case strings.HasPrefix(filter, "$") && !strings.HasPrefix(filter, "$aws/") || strings.HasPrefix(filter, basicIngest):
 		return packets.ErrTopicFilterInvalid, "the filter is reserved, and AWS IoT offers nothing under it"
 	case sub.NoLocal && filter != sub.Filter:
 		return packets.ErrTopicFilterInvalid, "a shared subscription cannot be No Local"

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -351,4 +352,53 @@ func TestPublishersGoOnInTurn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A connection takes over a session while a message is being written to the one before.
+func TestTakeoverWhileAMessageIsWritten(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		const many = 5
+		p := b.connect(version, "a", persistent(60))
+		p.subscribe(1, "t")
+		for range many {
+			if err := b.Publish(&Message{Topic: "t", QoS: 1, Payload: make([]byte, flushAt)}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		synctest.Wait() // the broker writes
+		for range 50 {
+			p = b.connect(version, "a", persistent(60))
+		}
+		for range many {
+			p.receive(packets.Publish)
+		}
+	})
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html: the events of a
+// connection have one version number, that of the client's next connection is greater; it is 0 again
+// when the client was away for an hour.
+func TestLifecycleEventsNumberTheConnections(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		watcher := b.connect(version, "watcher", func(pk *packets.Packet) { pk.Connect.Keepalive = 1200 })
+		watcher.subscribe(0, "$aws/events/+/+/a")
+		for _, want := range []int{0, 1, 2, 0} {
+			if want == 0 {
+				for range 61 {
+					time.Sleep(time.Minute)
+					watcher.ping()
+				}
+				b.Sweep()
+			}
+			p := b.connect(version, "a")
+			p.subscribe(0, "t")
+			p.conn.Close()
+			for range 3 { // connected, subscribed, disconnected
+				var e lifecycleEvent
+				if m := watcher.receive(packets.Publish); json.Unmarshal(m.Payload, &e) != nil || e.VersionNumber != want {
+					b.Errorf("%s: %s, want version %d", m.TopicName, m.Payload, want)
+				}
+			}
+		}
+	})
 }

@@ -111,6 +111,7 @@ func (b *bench) restart() {
 	ctx, stop := context.WithCancel(b.Context())
 	b.Service, b.stop = s, stop
 	go s.Run(ctx)
+	synctest.Wait() // it follows the registry
 }
 
 // create creates a job for a target such as thing/U; settings is JSON.
@@ -910,6 +911,22 @@ func TestWhatCannotBeStoredDoesNotHappen(t *testing.T) {
 		b.fails(err, awsiot.JobsResourceNotFound)
 		time.Sleep(2 * time.Minute)
 		b.hasStatuses("j", "U/1:TIMED_OUT")
+	})
+}
+
+// A change of the registry that could not be followed is followed once the disk has room.
+func TestRegistryIsFollowedAfterAFullDisk(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.create("j", "thinggroup/G", `{"targetSelection":"CONTINUOUS"}`)
+		b.silent()
+		b.full = true
+		b.fleet["G"] = append(b.fleet["G"], "U")
+		b.follow()
+		b.notified()
+		b.full = false
+		b.hasStatus("j", jobs.JobInProgress)
+		time.Sleep(2 * time.Minute)
+		b.notified(`notify U`, `notify-next U`)
 	})
 }
 
