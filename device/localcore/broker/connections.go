@@ -57,9 +57,7 @@ func (c *Conn) state() ConnectionState {
 		Connected: true, CleanSession: c.expiry == 0, Source: c.principal.Address, Target: addrPort(c.net.LocalAddr()),
 		KeepAlive: c.keepAlive, SessionExpiry: c.expiry, Since: c.since, number: c.number,
 	}
-	if c.auth != nil {
-		s.ThingName, _ = c.auth.Thing()
-	}
+	s.ThingName, _ = c.auth.Thing()
 	return s
 }
 

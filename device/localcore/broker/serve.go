@@ -155,11 +155,11 @@ func (b *Broker) disconnected(c *Conn) {
 		byClient := reason == reasonClientInitiated
 		b.lifecycle(c, "presence", lifecycleEvent{EventType: "disconnected", DisconnectReason: reason, ClientInitiatedDisconnect: &byClient})
 	}
-	state := c.state()
-	state.Connected, state.Since, state.DisconnectReason = false, b.config.Now(), reason
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c.established.Load() && (len(b.past) < maxPast || b.past[c.principal.ClientID].Since != time.Time{}) {
+		state := c.state()
+		state.Connected, state.Since, state.DisconnectReason = false, b.config.Now(), reason
 		b.past[c.principal.ClientID] = state
 	}
 	if b.current[c.principal.ClientID] == c {
