@@ -55,6 +55,9 @@ func SyntaxError(text []byte, err error) *Error {
 // A Kind is the type of a JSON value, as text for messages.
 type Kind string
 
+// String returns the kind with its article.
+func (k Kind) String() string { return string(k) }
+
 // The kinds of JSON values.
 const (
 	Object  Kind = "an object"

@@ -185,6 +185,9 @@ type Policy struct {
 // An Override is the value of one OverrideSettings key.
 type Override string
 
+// String returns AWS's name of the setting, empty for Unset.
+func (o Override) String() string { return string(o) }
+
 // The values that AWS documents, and [Unset] for a key that is absent, whose effect AWS leaves open
 // (open point U5). Fail rejects a resource that exists already.
 const (
