@@ -37,7 +37,7 @@ func TestConditionOperators(t *testing.T) {
 		"DateGreaterThanEquals":           {"DateGreaterThanEquals", attribute, values{"2026-01-31"}, values{"2026-01-31"}, values{"2026-01-30"}},
 		"Bool":                            {"Bool", attribute, values{"true"}, values{"true", "True"}, values{"false", "1"}},
 		"BinaryEquals":                    {"BinaryEquals", id, values{"Y2xpZW50"}, values{"client"}, values{"Y2xpZW50"}},
-		"IpAddress in a block":            {"IpAddress", ip, values{"10.1.0.0/16", "::1"}, values{"10.1.2.3", "::1", "::ffff:10.1.2.3"}, values{"10.2.0.1", "::2"}},
+		"IpAddress in a block":            {"IpAddress", ip, values{"10.1.0.0/16", "::1", "fe80::/10"}, values{"10.1.2.3", "::1", "::ffff:10.1.2.3", "fe80::1%eth0"}, values{"10.2.0.1", "::2"}},
 		"NotIpAddress":                    {"NotIpAddress", ip, values{"10.1.0.0/16"}, values{"10.2.0.1"}, values{"10.1.2.3"}},
 		"ArnEquals with wildcards":        {"ArnEquals", attribute, values{"arn:aws:iot:*:1?:topic/*"}, values{"arn:aws:iot:r:12:topic/a:b"}, values{"arn:aws:iot:r:1:topic/a", "topic/a"}},
 		"ArnNotEquals":                    {"ArnNotEquals", attribute, values{"arn:aws:iot:*:*:topic/a"}, values{"arn:aws:iot:r:1:topic/b"}, values{"arn:aws:iot:r:1:topic/a"}},

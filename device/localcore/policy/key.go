@@ -80,7 +80,7 @@ func (k *key) values(dst []string, r *Request) []string {
 		return append(dst, s.ClientID)
 	case sourceIP:
 		if s.SourceIP.IsValid() {
-			value = s.SourceIP.Unmap().String()
+			value = s.SourceIP.Unmap().WithZone("").String() // no block of addresses has a zone
 		}
 	case domainName:
 		value = s.DomainName
