@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -112,10 +113,20 @@ func (b *Broker) release(raw net.Conn) {
 	delete(b.open, raw)
 }
 
+// growStack grows the stack to what a handshake or the signing of a certificate needs, 32 KB, in
+// one step instead of five, each of which would copy all that is on it.
+//
+//go:noinline
+func growStack() {
+	var frame [16 << 10]byte
+	runtime.KeepAlive(&frame)
+}
+
 // handshake makes a TLS connection out of a TCP connection and answers its CONNECT. The loop that
 // serves it gets a goroutine of its own: the reader of an idle connection would keep the stack that
 // these need.
 func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
+	growStack()
 	setQuickACK(raw)
 	stream := &wire{Conn: raw}
 	secure := tls.Server(stream, l.tls)

@@ -103,6 +103,7 @@ func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 	}
 	c.working = true
 	b.work.Go(func() {
+		growStack()
 		for {
 			c.mu.Lock()
 			if len(c.requests) == 0 {
