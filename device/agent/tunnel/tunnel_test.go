@@ -609,6 +609,8 @@ func TestChangedServicesEndTheirTunnelsAlone(t *testing.T) {
 	s = w.source(t, awsiot.TunnelV3, lateToken)
 	s.send(start(1, "late", 1))
 	s.echoed(start(1, "late", 1), "hello")
+	w.SetServices(map[string]string{"web": web, "late": listen(t, echo)}) // at another address
+	eventually(t, func() bool { return w.Status().(map[string]int)["tunnels"] == 1 }, w.log.String)
 }
 
 func TestNotificationsThatAreIgnored(t *testing.T) {

@@ -393,7 +393,7 @@ func (c *Config) Commands(text string) string {
 	return ownCommand.ReplaceAllStringFunc(text, func(command string) string { return command + " --config " + osfile.Quote(c.Path) })
 }
 
-var ownCommand = regexp.MustCompile(`\biot_device (bootstrap|rotate|status|doctor)\b( --[a-z-]+)*`)
+var ownCommand = regexp.MustCompile(`\biot_device (bootstrap|rotate|status|doctor)\b( --[a-z-]+)*|"iot_device run`)
 
 // environmentPrefix begins the name of every environment variable that is a setting,
 // environmentSource its [Origin].

@@ -21,26 +21,28 @@ func newPublishCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	var member string
 	cmd := cli.Command("publish TOPIC [MESSAGE|-] [flags]", cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) error {
-		return runPublish(ctx, console, s, args, member)
+		return withAgent(ctx, console, s, func(client *agent.Client) error { return runPublish(ctx, console, client, args, member) })
 	})
 	cmd.Flags().StringVar(&member, "message-id", "", "add a `MEMBER` with an id to the message, a JSON object: a message may arrive twice, with the same id")
 	s.AddFlags(cmd.Flags())
 	return cmd
 }
 
-func openAgent(ctx context.Context, console *cli.Console, s config.Sources) (*agent.Client, error) {
+// withAgent lets use speak to the agent that the configuration names.
+func withAgent(ctx context.Context, console *cli.Console, s config.Sources, use func(*agent.Client) error) error {
 	c, err := load(ctx, console, s)
-	if err != nil {
-		return nil, err
-	}
-	return agent.NewClient(c.Agent.Socket), nil
-}
-
-func runPublish(ctx context.Context, console *cli.Console, s config.Sources, args []string, member string) error {
-	client, err := openAgent(ctx, console, s)
 	if err != nil {
 		return err
 	}
+	client := agent.NewClient(c.Agent.Socket)
+	defer client.Close()
+	if err := use(client); err != nil {
+		return &deviceError{error: err, config: c}
+	}
+	return nil
+}
+
+func runPublish(ctx context.Context, console *cli.Console, client *agent.Client, args []string, member string) error {
 	if len(args) == 2 && args[1] != "-" {
 		return client.PublishWithID(ctx, args[0], []byte(args[1]), member)
 	}
@@ -72,13 +74,11 @@ func runPublish(ctx context.Context, console *cli.Console, s config.Sources, arg
 func newSubscribeCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	cmd := cli.Command("subscribe FILTER [flags]", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		client, err := openAgent(ctx, console, s)
-		if err != nil {
-			return err
-		}
-		err = client.Subscribe(ctx, args[0],
-			func() { console.Note("subscribed, until interrupted") },
-			func(line json.RawMessage) error { return console.JSON(line) })
+		err := withAgent(ctx, console, s, func(client *agent.Client) error {
+			return client.Subscribe(ctx, args[0],
+				func() { console.Note("subscribed, until interrupted") },
+				func(line json.RawMessage) error { return console.JSON(line) })
+		})
 		if ctx.Err() != nil {
 			return cli.Reported(cli.ExitInterrupted) // as announced: no error
 		}
@@ -112,20 +112,17 @@ func newShadowCmd(console *cli.Console) *cobra.Command {
 
 // runShadow prints a shadow, after a change if there is one.
 func runShadow(ctx context.Context, console *cli.Console, s config.Sources, args []string, change []byte) error {
-	client, err := openAgent(ctx, console, s)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	name := strings.Join(args, "")
-	var document json.RawMessage
-	if change == nil {
-		document, err = client.Shadow(ctx, name)
-	} else {
-		document, err = client.UpdateShadow(ctx, name, change)
-	}
-	if err != nil {
-		return err
-	}
-	return console.JSON(document)
+	return withAgent(ctx, console, s, func(client *agent.Client) (err error) {
+		name := strings.Join(args, "")
+		var document json.RawMessage
+		if change == nil {
+			document, err = client.Shadow(ctx, name)
+		} else {
+			document, err = client.UpdateShadow(ctx, name, change)
+		}
+		if err != nil {
+			return err
+		}
+		return console.JSON(document)
+	})
 }

@@ -73,7 +73,7 @@ func explain(err error) cli.Explanation {
 	}
 	switch {
 	case errors.Is(err, agent.ErrNotRunning):
-		e.Hint = "start it with \"iot_device run\", or as a service with \"systemctl start iot_device\""
+		e.Hint = c.Commands("start it with \"iot_device run\"") + ", or as a service with \"systemctl start iot_device\""
 	case errors.Is(err, agent.ErrRunning):
 		e.Hint = "AWS IoT allows one connection of a device, and that process has it: end it first, as with \"systemctl stop iot_device\"; iot_device rotate, status and doctor work beside the agent"
 	}
