@@ -108,9 +108,10 @@ func change(t *testing.T, dir string, change func(stored map[string]any)) {
 	}
 }
 
-// ages moves the time of receipt and of expiry.
+// ages moves the time of receipt and of expiry, and forgets a failure.
 func ages(received, expires time.Duration) func(map[string]any) {
 	return func(s map[string]any) {
+		delete(s, "retry")
 		s["received"] = time.Now().Add(-received)
 		s["credentials"].(map[string]any)["expiration"] = time.Now().Add(expires)
 	}
