@@ -37,7 +37,11 @@ func settle(ctx context.Context, conn *session.Session, rejections int) error {
 // answerTimeout bounds each wait for an acknowledgement.
 const answerTimeout = 30 * time.Second
 
-var errNoAnswer = fmt.Errorf("no answer within %v: %w", answerTimeout, context.DeadlineExceeded)
+// awaitAnswer bounds the wait for the answer to a packet with so many bytes.
+func awaitAnswer(ctx context.Context, bytes int) (context.Context, context.CancelFunc) {
+	timeout := answerTimeout + session.TransferTime(bytes)
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout.Round(time.Second), context.DeadlineExceeded))
+}
 
 // A publisher sends what is in the outbox.
 type publisher struct {
@@ -113,7 +117,8 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 		bytes += len(m.Topic) + len(m.Payload)
 	}
 	p.pace.sent(len(batch), bytes)
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	// Less is sent after a batch that takes too long, but never less than the first message.
+	ctx, cancel := awaitAnswer(ctx, len(batch[0].Payload))
 	defer cancel()
 	began := time.Now()
 	acknowledged, err := conn.PublishAll(ctx, messages...)

@@ -242,7 +242,7 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, c serviceConn) error
 			return err
 		}
 		add, remove := s.next()
-		answer, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+		answer, cancel := awaitAnswer(ctx, 0)
 		switch {
 		case remove != "":
 			err = c.conn.Unsubscribe(answer, remove)

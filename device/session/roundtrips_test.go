@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,6 +27,7 @@ const rtt = 200 * time.Millisecond
 // bubble's clock: a wait is a whole number of round trips, exactly.
 type link struct {
 	server  func(net.Conn)
+	rate    int // bytes per second in each direction, 0 for any; what waits is buffered
 	running sync.WaitGroup
 }
 
@@ -33,13 +35,13 @@ func (l *link) DialContext(context.Context, string, string) (net.Conn, error) {
 	time.Sleep(rtt) // SYN, SYN-ACK
 	client, near := net.Pipe()
 	far, peer := net.Pipe()
-	l.running.Go(func() { delay(far, near) })
-	l.running.Go(func() { delay(near, far) })
+	l.running.Go(func() { l.delay(far, near) })
+	l.running.Go(func() { l.delay(near, far) })
 	l.running.Go(func() { l.server(peer); peer.Close() })
 	return client, nil
 }
 
-func delay(to, from net.Conn) {
+func (l *link) delay(to, from net.Conn) {
 	type chunk struct {
 		data []byte
 		due  time.Time
@@ -58,7 +60,12 @@ func delay(to, from net.Conn) {
 	}()
 	for c := range queue {
 		time.Sleep(time.Until(c.due))
-		to.Write(c.data)
+		for packet := range slices.Chunk(c.data, 1<<10) {
+			if l.rate > 0 {
+				time.Sleep(time.Duration(len(packet)) * time.Second / time.Duration(l.rate))
+			}
+			to.Write(packet)
+		}
 	}
 	to.Close()
 }
@@ -66,6 +73,10 @@ func delay(to, from net.Conn) {
 // bubble runs a test over a link to a broker that speaks up to the given
 // version of TLS.
 func bubble(t *testing.T, version uint16, h hooks, test func(t *testing.T, o session.Options)) {
+	slowBubble(t, version, 0, h, test)
+}
+
+func slowBubble(t *testing.T, version uint16, rate int, h hooks, test func(t *testing.T, o session.Options)) {
 	ca := newAuthority(t)
 	config := ca.serverConfig()
 	config.MaxVersion = version
@@ -78,7 +89,7 @@ func bubble(t *testing.T, version uint16, h hooks, test func(t *testing.T, o ses
 			Certificate: certificate,
 			Proxy:       "direct",
 		}
-		l := &link{server: func(c net.Conn) { broker(h)(tls.Server(c, config)) }}
+		l := &link{rate: rate, server: func(c net.Conn) { broker(h)(tls.Server(c, config)) }}
 		defer l.running.Wait()
 		o.DialContext = l.DialContext
 		test(t, o)

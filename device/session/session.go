@@ -29,11 +29,18 @@ import (
 )
 
 const (
-	writeTimeout    = 15 * time.Second      // one packet
+	writeTimeout    = 15 * time.Second      // maxRecord bytes
 	closeTimeout    = 2 * time.Second       // all of Close
 	diagnoseTimeout = time.Second           // how long a failed write waits for the server's reason
 	ackDelay        = 10 * time.Millisecond // how long a PUBACK waits for a packet to share a write with
 )
+
+// TransferTime returns how long so many bytes may take on the slowest link that is reckoned with,
+// one of 2 KB per second.
+func TransferTime(bytes int) time.Duration { return time.Duration(bytes) * time.Second / (2 << 10) }
+
+// maxRecord is what one TLS record holds, in bytes.
+const maxRecord = 16 << 10
 
 // A Session is a connection that CONNACK has accepted. Its methods may be called concurrently.
 type Session struct {
@@ -55,7 +62,8 @@ type Session struct {
 	asked      bool   // something that must be answered was sent, and nothing has come since
 	roundTrips int
 	keepAlive  *time.Timer
-	pinged     bool // PINGREQ waits for its PINGRESP
+	pinged     bool  // PINGREQ waits for its PINGRESP
+	received   int64 // bytes when PINGREQ was sent, or later
 
 	done chan struct{}
 	err  error // why the session ended; to be read after done
@@ -65,6 +73,7 @@ type Session struct {
 type request struct {
 	stage    Stage
 	packet   packets.ControlPacket
+	size     int     // of the packet, in bytes
 	id       *uint16 // the packet's identifier, 0 for CONNECT
 	topics   []string
 	answered chan struct{} // closed when the answer has come
@@ -228,9 +237,11 @@ func (s *Session) send(requests []*request) error {
 		if r.stage != StageConnect {
 			*r.id = s.nextID()
 		}
+		before := data.Len()
 		if err := r.packet.Write(&data); err != nil {
 			return err
 		}
+		r.size = data.Len() - before
 		s.waiting = append(s.waiting, r)
 		s.asked = true
 	}
@@ -270,9 +281,11 @@ func (s *Session) take(stage Stage, id uint16) *request {
 func (s *Session) write() {
 	s.writing <- struct{}{}
 	var err error
-	if data := s.takeOut(); len(data) > 0 {
+	for record := range slices.Chunk(s.takeOut(), maxRecord) {
 		s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		_, err = s.conn.Write(data)
+		if _, err = s.conn.Write(record); err != nil {
+			break
+		}
 	}
 	<-s.writing
 	if err == nil {
@@ -297,7 +310,8 @@ func (s *Session) takeOut() []byte {
 }
 
 // startKeepAlive sends a PINGREQ whenever 9/10 of the keep-alive time has passed, and ends the
-// session when no PINGRESP comes (MQTT 3.1.1, section 3.1.2.10).
+// session when no PINGRESP comes (MQTT 3.1.1, section 3.1.2.10). It may come behind other packets on
+// a slow link, and goes behind those that wait for their answers.
 func (s *Session) startKeepAlive() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -306,16 +320,24 @@ func (s *Session) startKeepAlive() {
 	}
 	s.keepAlive = time.AfterFunc(s.o.pingInterval(), func() {
 		s.mu.Lock()
-		unanswered := s.pinged
+		before := s.received
+		s.received = s.meter.in.Load()
+		unanswered := s.pinged && s.received == before
 		if !s.ended && !unanswered {
-			s.pinged = true
-			s.out = append(s.out, packets.Pingreq<<4, 0)
-			s.running.Go(s.write)
-			s.keepAlive.Reset(s.o.pingTimeout())
+			ahead := 0 // bytes
+			if !s.pinged {
+				s.pinged = true
+				s.out = append(s.out, packets.Pingreq<<4, 0)
+				s.running.Go(s.write)
+				for _, r := range s.waiting {
+					ahead += r.size
+				}
+			}
+			s.keepAlive.Reset(s.o.pingTimeout() + TransferTime(ahead))
 		}
 		s.mu.Unlock()
 		if unanswered {
-			s.finish(fmt.Errorf("no answer to PINGREQ within %v", s.o.pingTimeout()))
+			s.finish(errors.New("no answer to PINGREQ, and nothing else came either"))
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -343,6 +344,87 @@ func TestKeepAlivePings(t *testing.T) {
 			t.Errorf("after 10 keep-alive times: %d pings, error %v", pings.Load(), c.Err())
 		}
 	})
+}
+
+// A piecewise connection has no buffer: a write of some hundred bytes lasts as long as they take.
+type piecewise struct{ net.Conn }
+
+func (c piecewise) Write(p []byte) (n int, err error) {
+	for piece := range slices.Chunk(p, 512) {
+		time.Sleep(512 * time.Second / slowRate)
+		written, err := c.Conn.Write(piece)
+		if n += written; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+const slowRate = 3 << 10 // bytes per second
+
+// The greatest message takes 44 seconds, in either direction.
+func TestSlowLinkCarriesTheGreatestMessage(t *testing.T) {
+	echo := func(w io.Writer, p packets.ControlPacket) bool {
+		answer(w, p)
+		p.Write(w)
+		return true
+	}
+	for name, tc := range map[string]struct {
+		rate int
+		wrap func(net.Conn) net.Conn
+	}{
+		"buffered":   {slowRate, func(c net.Conn) net.Conn { return c }},
+		"unbuffered": {0, func(c net.Conn) net.Conn { return piecewise{c} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			slowBubble(t, tls.VersionTLS13, tc.rate, hooks{packets.Publish: echo}, func(t *testing.T, o session.Options) {
+				dial := o.DialContext
+				o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					c, err := dial(ctx, network, address)
+					return tc.wrap(c), err
+				}
+				received := make(chan session.Message, 1)
+				o.OnMessage = func(m session.Message) { received <- m }
+				c, err := session.Connect(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close(t.Context())
+				for range 5 { // PINGREQ is due at another moment of each
+					if err := c.Publish(t.Context(), "t", make([]byte, session.MaxPayload)); err != nil {
+						t.Fatal(err)
+					}
+					select {
+					case m := <-received:
+						if len(m.Payload) != session.MaxPayload {
+							t.Errorf("received %d bytes", len(m.Payload))
+						}
+					case <-c.Done():
+						t.Fatal(c.Err())
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestDeadLinkIsNoticed(t *testing.T) {
+	for _, size := range []int{1, session.MaxPayload} {
+		nothing := func(io.Writer, packets.ControlPacket) bool { return true }
+		bubble(t, tls.VersionTLS13, hooks{packets.Publish: nothing, packets.Pingreq: nothing}, func(t *testing.T, o session.Options) {
+			c, err := session.Connect(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close(t.Context())
+			began := time.Now()
+			err = c.Publish(t.Context(), "t", make([]byte, size))
+			most := session.DefaultKeepAlive*9/10 + 20*time.Second + session.TransferTime(size)
+			if took := time.Since(began); err == nil || took > most {
+				t.Errorf("a message of %d bytes: %v after %v", size, err, took)
+			}
+		})
+	}
 }
 
 func TestSessionOffersWhatAWSRequires(t *testing.T) {
