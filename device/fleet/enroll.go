@@ -189,20 +189,20 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 	if !ok {
 		return
 	}
-	switch e.Phase {
-	case provision.Begin:
+	switch {
+	case !e.Ended:
 		*at = stage
 		if l.paces.wait(ctx, e.Step) != nil { // at once, where its turn comes after the device's end
 			<-ctx.Done() // with which the step ends
 		}
-	case provision.Done:
+	case e.Err == nil:
 		switch e.Step {
 		// Those that are a stage each; connecting with the claim is three, and
 		// measured with the session.
 		case provision.StepSubscribe, provision.StepCreate, provision.StepRegister, provision.StepConnectDevice, provision.StepPublishBirth:
 			l.meter.record(stage, e.Elapsed)
 		}
-	case provision.Failed:
+	default:
 		*at = stageOf(e.Err, stage)
 		_, network := errors.AsType[*session.Error](e.Err)
 		_, unanswered := errors.AsType[*provision.TimeoutError](e.Err)

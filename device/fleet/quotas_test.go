@@ -66,7 +66,7 @@ func TestStepWithoutATurnIsNotTaken(t *testing.T) {
 		for _, want := range []time.Duration{0, DefaultDeviceTimeout} {
 			ctx, cancel := context.WithTimeout(t.Context(), DefaultDeviceTimeout/2)
 			began := time.Now()
-			l.step(ctx, provision.Event{Step: provision.StepRegister, Phase: provision.Begin}, "", &stage)
+			l.step(ctx, provision.Event{Step: provision.StepRegister}, "", &stage)
 			if waited := time.Since(began); waited != want/2 {
 				t.Errorf("waited %s, want %s", waited, want/2)
 			}

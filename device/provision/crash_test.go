@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 }
 
 func eventName(e provision.Event) string {
-	return fmt.Sprintf("%s/%d", e.Step, e.Phase)
+	return fmt.Sprintf("%s/%t", e.Step, e.Ended)
 }
 
 // beDevice runs once and returns an exit code. At the event KillAt it ends as
@@ -175,10 +175,10 @@ func TestTwoKillsEndWithOneIdentity(t *testing.T) {
 		t.Skip("starts dozens of processes")
 	}
 	points := []provision.Event{
-		{Step: provision.StepStore, Phase: provision.Done},
-		{Step: provision.StepRegister, Phase: provision.Done},
-		{Step: provision.StepPublishBirth, Phase: provision.Done},
-		{Step: provision.StepCommit, Phase: provision.Begin},
+		{Step: provision.StepStore, Ended: true},
+		{Step: provision.StepRegister, Ended: true},
+		{Step: provision.StepPublishBirth, Ended: true},
+		{Step: provision.StepCommit},
 	}
 	for _, first := range points {
 		for _, second := range points {
@@ -228,7 +228,7 @@ func TestSecondRunAtOnceIsLockedOut(t *testing.T) {
 	var second error
 	_, err := d.run(t, func(c *provision.Config) {
 		c.Progress = func(e provision.Event) {
-			if e.Step == provision.StepRegister && e.Phase == provision.Begin {
+			if e.Step == provision.StepRegister && !e.Ended {
 				_, second = d.run(t)
 			}
 		}

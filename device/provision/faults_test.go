@@ -12,6 +12,7 @@ import (
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/provision"
+	"example.com/fleety/device/session"
 )
 
 // always and once choose the requests that a fault spoils.
@@ -242,12 +243,12 @@ func TestDenialByPolicyIsNamed(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = d.run(t)
-			denied, ok := errors.AsType[*provision.DeniedError](err)
+			closed, ok := errors.AsType[*session.Error](err)
 			if !ok || awsiot.ClassOf(err) != awsiot.Denied {
 				t.Fatalf("error %v", err)
 			}
-			if denied.Role != test.role || denied.Packet != test.packet {
-				t.Errorf("denied to %s: %s, want %s: %s", denied.Role, denied.Packet, test.role, test.packet)
+			if !strings.Contains(err.Error(), "denied to the "+test.role+" certificate") || closed.After != test.packet {
+				t.Errorf("%v, after %s, want the %s certificate and %s", err, closed.After, test.role, test.packet)
 			}
 			if err := d.core.Registry().SetDefaultPolicyVersion(test.policy, good.DefaultVersion); err != nil {
 				t.Fatal(err)

@@ -23,6 +23,7 @@ import (
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/provision"
+	"example.com/fleety/device/session"
 )
 
 // What passes by itself, or cannot be distinguished from that, ends with --timeout and is
@@ -109,7 +110,7 @@ func TestSilenceOverMinutesIsDeniedUnlessTheDeviceWasProved(t *testing.T) {
 		d.aws.cut = func(packets.ControlPacket) bool { return true }
 		began := time.Now()
 		_, err := d.run(t, time.Hour)
-		if denied, ok := errors.AsType[*provision.DeniedError](err); !ok || denied.Role != "claim" || denied.Packet != "CONNECT" || awsiot.ClassOf(err) != awsiot.Denied {
+		if closed, ok := errors.AsType[*session.Error](err); !ok || closed.After != "CONNECT" || awsiot.ClassOf(err) != awsiot.Denied || !strings.Contains(err.Error(), "denied to the claim certificate") {
 			t.Errorf("error %v, class %v", err, awsiot.ClassOf(err))
 		}
 		if took := time.Since(began); took < 2*time.Minute || took > 10*time.Minute {
@@ -357,9 +358,9 @@ func TestRoundTripsOfARun(t *testing.T) {
 				var took time.Duration
 				d.config.Progress = func(e provision.Event) {
 					switch {
-					case e.Step == provision.StepSubscribe && e.Phase == provision.Done && test.lose:
+					case e.Step == provision.StepSubscribe && e.Ended && e.Err == nil && test.lose:
 						time.Sleep(2 * time.Second) // it takes effect a second after its SUBACK
-					case e.Step == provision.StepConnectDevice && e.Phase == provision.Done:
+					case e.Step == provision.StepConnectDevice && e.Ended && e.Err == nil:
 						took = time.Since(began)
 					}
 				}

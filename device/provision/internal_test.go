@@ -159,7 +159,6 @@ func TestClassOfErrors(t *testing.T) {
 		"no answer":              {&TimeoutError{To: "x"}, awsiot.Temporary},
 		"bad answer":             {&replyError{topic: "x"}, awsiot.Temporary},
 		"clock behind":           {&ClockError{Err: &session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}}, awsiot.Temporary},
-		"denied in silence":      {&DeniedError{Err: &session.Error{Err: session.ErrClosedSilently}}, awsiot.Denied},
 		"interrupted":            {&session.Error{Err: context.Canceled}, awsiot.Interrupted},
 		"no answer in a session": {&session.Error{Err: &TimeoutError{To: "x"}}, awsiot.Temporary},
 	}

@@ -180,36 +180,16 @@ const (
 	StepWait           Step = "retry"
 )
 
-// A Phase of a step.
-type Phase int
-
-// The phases of a step. Every Begin is followed by a Done or a Failed.
-const (
-	Begin Phase = iota
-	Done
-	Failed
-)
-
-// String returns the phase in one lower-case word.
-func (p Phase) String() string { return [...]string{"begin", "done", "failed"}[p] }
-
-func phaseAfter(err error) Phase {
-	if err != nil {
-		return Failed
-	}
-	return Done
-}
-
-// An Event reports a step that begins or ends. It never holds a secret.
+// An Event reports that a step begins or ends: every step that begins ends. It never holds a secret.
 type Event struct {
 	Step  Step
-	Phase Phase
+	Ended bool // the step is done or, with an Err, has failed
 	// Detail says with what: AWS's name of the operation, an endpoint, a
 	// thing, a certificate id, a topic. May be empty.
 	Detail     string
-	Elapsed    time.Duration // since the step began; for [StepWait] at Begin, how long it will wait
-	RoundTrips int           // that the step waited for; at Begin 0
-	Err        error         // why it failed or, for StepWait at Begin, what is tried again
+	Elapsed    time.Duration // since the step began; for a [StepWait] that begins, how long it will wait
+	RoundTrips int           // that the step waited for; 0 where it begins
+	Err        error         // why it failed or, for a StepWait that begins, what is tried again
 }
 
 // doing names the steps in errors, where what they return does not.
@@ -227,11 +207,11 @@ var doing = map[Step]string{
 
 // step does a step's work and reports its begin and end.
 func (r *run) step(step Step, detail string, work func() error) error {
-	r.Progress(Event{Step: step, Phase: Begin, Detail: detail})
+	r.Progress(Event{Step: step, Detail: detail})
 	began := time.Now()
 	before := r.trips.sum().Total
 	err := work()
-	r.Progress(Event{step, phaseAfter(err), detail, time.Since(began), r.trips.sum().Total - before, err})
+	r.Progress(Event{step, true, detail, time.Since(began), r.trips.sum().Total - before, err})
 	if name, ok := doing[step]; ok && err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -290,21 +270,3 @@ func (e *TimeoutError) Error() string { return fmt.Sprintf("no answer to %s with
 
 // Class returns [awsiot.Temporary].
 func (e *TimeoutError) Class() awsiot.Class { return awsiot.Temporary }
-
-// A DeniedError reports that the server closed the connection without a response after the same
-// packet, several times over minutes. That is how AWS IoT denies what no policy allows.
-type DeniedError struct {
-	Role   string // "claim" or "device": whose certificate it was
-	Packet string // CONNECT, SUBSCRIBE or PUBLISH
-	Times  int
-	Err    error // the last *session.Error, which has the topics
-}
-
-func (e *DeniedError) Error() string {
-	return fmt.Sprintf("probably denied to the %s certificate (%d times, one after the other): %v", e.Role, e.Times, e.Err)
-}
-
-func (e *DeniedError) Unwrap() error { return e.Err }
-
-// Class returns [awsiot.Denied].
-func (e *DeniedError) Class() awsiot.Class { return awsiot.Denied }

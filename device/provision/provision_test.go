@@ -155,7 +155,7 @@ func TestSecondRunOnlyProvesTheIdentity(t *testing.T) {
 	second, err := d.run(t, func(c *provision.Config) {
 		c.Claims = nil // it may have been destroyed by now
 		c.Progress = func(e provision.Event) {
-			if e.Phase == provision.Done {
+			if e.Ended && e.Err == nil {
 				steps = append(steps, e.Step)
 			}
 		}

@@ -38,7 +38,7 @@ func (d *device) pendingKey(t *testing.T) crypto.PublicKey {
 func steps(into *[]provision.Step) func(*provision.Config) {
 	return func(c *provision.Config) {
 		c.Progress = func(e provision.Event) {
-			if e.Phase == provision.Done {
+			if e.Ended && e.Err == nil {
 				*into = append(*into, e.Step)
 			}
 		}
@@ -47,7 +47,7 @@ func steps(into *[]provision.Step) func(*provision.Config) {
 
 func TestLostAnswerDoesNotRegisterTheThingTwice(t *testing.T) {
 	d := newDevice(t, startEmulator(t))
-	if !d.runProcess(t, eventName(provision.Event{Step: provision.StepRegister, Phase: provision.Done})) {
+	if !d.runProcess(t, eventName(provision.Event{Step: provision.StepRegister, Ended: true})) {
 		t.Fatal("it was not killed")
 	}
 	key := d.pendingKey(t)
@@ -76,7 +76,7 @@ func TestExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
 	for name, later := range tests {
 		t.Run(name, func(t *testing.T) {
 			d := newDevice(t, startEmulator(t))
-			if !d.runProcess(t, eventName(provision.Event{Step: provision.StepStore, Phase: provision.Done})) {
+			if !d.runProcess(t, eventName(provision.Event{Step: provision.StepStore, Ended: true})) {
 				t.Fatal("it was not killed")
 			}
 			key := d.pendingKey(t)
@@ -161,7 +161,7 @@ func TestReplacementThatIsInstalledLateIsAnnounced(t *testing.T) {
 	if err := provision.AttemptAfterCommit(t.Context(), c, journal, first.Identity); err != nil {
 		t.Fatal(err)
 	}
-	if want := eventName(provision.Event{Step: provision.StepPublishBirth, Phase: provision.Done}); !slices.Contains(steps, want) {
+	if want := eventName(provision.Event{Step: provision.StepPublishBirth, Ended: true}); !slices.Contains(steps, want) {
 		t.Errorf("steps: %q", steps)
 	}
 }

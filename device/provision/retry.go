@@ -51,12 +51,7 @@ func (e decided) Unwrap() error { return e.error }
 // between zero and a limit that doubles.
 // https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 func (t timing) newBackOff() *backoff.ExponentialBackOff {
-	return &backoff.ExponentialBackOff{
-		InitialInterval:     t.firstDelay / 2,
-		RandomizationFactor: 1,
-		Multiplier:          2,
-		MaxInterval:         t.maxDelay / 2,
-	}
+	return &backoff.ExponentialBackOff{InitialInterval: t.firstDelay / 2, MaxInterval: t.maxDelay / 2, RandomizationFactor: 1, Multiplier: 2}
 }
 
 // retry repeats an attempt while that may help and ctx lasts. When ctx ends, the
@@ -81,10 +76,10 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 				return err
 			}
 			r.Log.InfoContext(ctx, "retrying", "after", delay, "error", err)
-			r.Progress(Event{Step: StepWait, Phase: Begin, Elapsed: delay, Err: err})
+			r.Progress(Event{Step: StepWait, Elapsed: delay, Err: err})
 			began := time.Now()
 			err = sleep(ctx, delay)
-			r.Progress(Event{Step: StepWait, Phase: phaseAfter(err), Elapsed: time.Since(began), Err: err})
+			r.Progress(Event{Step: StepWait, Ended: true, Elapsed: time.Since(began), Err: err})
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w; before that: %w", context.Cause(ctx), cause)
@@ -151,16 +146,15 @@ func unansweredPacket(err error) string {
 	return ""
 }
 
-// countSilentCloses counts the silent closes after the same packet, what, and
-// returns a *[DeniedError] for too many: AWS IoT denies by closing the
-// connection. An identity that was proved before is not denied so.
+// countSilentCloses counts the silent closes after the same packet, what, and gives the last of too
+// many the class [awsiot.Denied]: AWS IoT denies what no policy allows by closing the connection. An
+// identity that was proved before is not denied so.
 func (r *run) countSilentCloses(err error, role, what string) error {
 	key := role + " " + what
 	if role == claimRole {
 		key = fmt.Sprint(r.claim, " ", key)
 	}
-	packet := unansweredPacket(err)
-	if packet == "" {
+	if unansweredPacket(err) == "" {
 		delete(r.silentCloses, key)
 		return err
 	}
@@ -173,5 +167,5 @@ func (r *run) countSilentCloses(err error, role, what string) error {
 	if r.proved || n.count < maxSilentCloses || time.Since(n.first) < r.timing.silent {
 		return err
 	}
-	return &DeniedError{Role: role, Packet: packet, Times: n.count, Err: err}
+	return awsiot.WithClass(awsiot.Denied, fmt.Errorf("probably denied to the %s certificate (%d times, one after the other): %w", role, n.count, err))
 }

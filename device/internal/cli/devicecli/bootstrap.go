@@ -179,13 +179,13 @@ func (d *device) provisioning(console *cli.Console, reprovision bool) provision.
 func showStep(console *cli.Console, e provision.Event) {
 	text := string(e.Step)
 	switch {
-	case e.Step == provision.StepWait && e.Phase == provision.Begin:
+	case e.Step == provision.StepWait && !e.Ended:
 		text += fmt.Sprintf(" (%s)", e.Elapsed.Round(time.Millisecond))
 	case e.Detail != "":
 		text += " (" + e.Detail + ")"
 	}
 	step := cli.Step{Name: string(e.Step), Text: text, Elapsed: e.Elapsed, RoundTrips: e.RoundTrips, Err: e.Err, Wait: e.Step == provision.StepWait}
-	if e.Phase == provision.Begin {
+	if !e.Ended {
 		console.StepBegins(step)
 	} else {
 		console.StepEnds(step)

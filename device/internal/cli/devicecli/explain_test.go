@@ -45,7 +45,7 @@ func TestExitCodesFollowTheClassOfAnError(t *testing.T) {
 		"denial by the hook":       {rejected(403, "AccessDenied"), 3},
 		"throttling":               {rejected(400, "Throttling"), 4},
 		"captive portal":           {unauthenticated(errors.New("not TLS")), 4},
-		"silence over minutes":     {&provision.DeniedError{Err: unauthenticated(session.ErrClosedSilently)}, 3},
+		"silence over minutes":     {awsiot.WithClass(awsiot.Denied, unauthenticated(session.ErrClosedSilently)), 3},
 		"time-out":                 {context.DeadlineExceeded, 4},
 		"interrupt":                {context.Canceled, 130},
 		"defect":                   {errors.New("surprise"), 1},
