@@ -37,6 +37,9 @@ type Config struct {
 	Resolve     func(ctx context.Context, host string) ([]string, error)
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// FileSystem names the type of the file system of a folder; nil means what statfs(2) says.
+	FileSystem func(dir string) string
+
 	// Connected reports whether the agent on this device is, or may be, connected as a thing.
 	// Another connection with its client id would end the agent's, and its session. nil: there is
 	// no agent.
@@ -69,6 +72,9 @@ type run struct {
 
 // Run makes all checks. It never fails; when the context ends, the remaining checks are skipped.
 func Run(ctx context.Context, c Config) Report {
+	if c.FileSystem == nil {
+		c.FileSystem = fileSystem
+	}
 	if c.Resolve == nil {
 		c.Resolve = net.DefaultResolver.LookupHost
 	}

@@ -74,7 +74,7 @@ func newPatient(t *testing.T) *patient {
 			"server.port":     strconv.Itoa(port),
 			"server.proxy":    config.NoProxy,
 		},
-		doctor: doctor.Config{Timeout: 5 * time.Second},
+		doctor: doctor.Config{Timeout: 5 * time.Second, FileSystem: func(string) string { return "ext4" }},
 	}
 }
 
@@ -453,6 +453,18 @@ func TestFaults(t *testing.T) {
 				}
 			}
 			noSecrets(t, report)
+		})
+	}
+}
+
+func TestIdentityInMemoryIsAWarning(t *testing.T) {
+	for kind, want := range map[string]doctor.Result{"tmpfs": doctor.Warn, "ramfs": doctor.Warn, "overlayfs": doctor.OK, "unknown": doctor.OK} {
+		t.Run(kind, func(t *testing.T) {
+			p := newPatient(t)
+			p.doctor.FileSystem = func(string) string { return kind }
+			if got := results(p.examine(t))["disk"]; got != want {
+				t.Errorf("the disk is %s, want %s", got, want)
+			}
 		})
 	}
 }
