@@ -116,8 +116,8 @@ func New(c Config) (*Broker, error) {
 	}
 	file, err := records.Open(c.State)
 	if err == nil && file != nil {
-		b.store = &store{file.DB, c.Log}
-		if err = records.Guard(b.restore); err != nil {
+		b.store = &store{file, c.Log}
+		if err = b.restore(); err != nil {
 			file.Close()
 		}
 	}
@@ -167,7 +167,7 @@ func (b *Broker) Close() error {
 	if b.store == nil {
 		return nil
 	}
-	return b.store.db.Close()
+	return b.store.file.Close()
 }
 
 // Disconnect ends the connection of a client id, and its session if cleanSession is set.

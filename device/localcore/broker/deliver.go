@@ -12,6 +12,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/event"
 )
 
@@ -223,7 +224,9 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 		s.lastNumber++
 		d.number = s.lastNumber
 		s.mu.Unlock()
-		s.store.updateSession(s.clientID, messagesBucket, changes{messageKey(d.number): recordOf(d.message, d.qos, d.retain)})
+		stored := *d.message
+		stored.QoS, stored.Retain = d.qos, d.retain
+		s.store.updateSession(s.clientID, messagesBucket, map[string][]byte{messageKey(d.number): awsiot.EncodeJSON(stored)})
 		s.mu.Lock()
 	}
 	at, c := len(s.waiting), s.conn.Load()
@@ -433,6 +436,6 @@ func (s *session) takeID(id uint16) *delivery {
 // forget removes a message from the disk: it was acknowledged or is given up.
 func (s *session) forget(d *delivery) {
 	if d.number > 0 {
-		s.store.updateSession(s.clientID, messagesBucket, changes{messageKey(d.number): nil})
+		s.store.updateSession(s.clientID, messagesBucket, map[string][]byte{messageKey(d.number): nil})
 	}
 }

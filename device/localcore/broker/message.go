@@ -8,7 +8,7 @@ import (
 )
 
 // A Message is an application message. It must not be changed once it is published: all who receive
-// it share it.
+// it share it. It is stored as JSON by these names.
 type Message struct {
 	Topic   string
 	Payload []byte
@@ -58,19 +58,14 @@ func (m *Message) size() int {
 func newMessage(topic string, payload []byte, h packets.FixedHeader, p *packets.Properties, from *Principal) *Message {
 	m := &Message{
 		Topic: topic, Payload: payload, QoS: h.Qos, Retain: h.Retain,
+		UTF8: p.PayloadFormat == 1, ContentType: p.ContentType, ResponseTopic: p.ResponseTopic, CorrelationData: p.CorrelationData,
+		Expiry:   time.Duration(p.MessageExpiryInterval) * time.Second,
 		ClientID: from.ClientID, CertificateID: cmp.Or(from.CertificateID, from.AccessKeyID),
 	}
-	m.setProperties(p)
-	return m
-}
-
-func (m *Message) setProperties(p *packets.Properties) {
-	m.UTF8 = p.PayloadFormat == 1
-	m.ContentType, m.ResponseTopic, m.CorrelationData = p.ContentType, p.ResponseTopic, p.CorrelationData
-	m.Expiry = time.Duration(p.MessageExpiryInterval) * time.Second
 	for _, u := range p.User {
 		m.UserProperties = append(m.UserProperties, UserProperty{u.Key, u.Val})
 	}
+	return m
 }
 
 func (m *Message) properties() packets.Properties {

@@ -266,7 +266,7 @@ func TestMessageThatCannotBeRetainedIsNotAcknowledged(t *testing.T) {
 			if err := b.Publish(&Message{Topic: "t", Payload: []byte("first"), Retain: true}); err != nil {
 				t.Fatal(err)
 			}
-			b.store.db.Close()
+			b.store.file.Close()
 			if err := b.Publish(&Message{Topic: "t", Payload: []byte("second"), Retain: true}); err == nil {
 				t.Error("no error")
 			}

@@ -5,12 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math"
 	"time"
 
-	"github.com/mochi-mqtt/server/v2/packets"
 	bolt "go.etcd.io/bbolt"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/records"
 )
 
@@ -19,7 +18,7 @@ import (
 var (
 	retainedBucket      = []byte("retained")
 	sessionsBucket      = []byte("sessions")
-	sessionKey          = "session"
+	sessionKey          = []byte("session")
 	subscriptionsBucket = []byte("subscriptions") // by filter
 	messagesBucket      = []byte("messages")      // by number, in the order of arrival
 )
@@ -28,18 +27,8 @@ var (
 // transaction, on disk when it returns; a failure is logged, and only that to retain a message is
 // returned too. A nil store keeps nothing.
 type store struct {
-	db  *bolt.DB
-	log *slog.Logger
-}
-
-// A messageRecord is a message as it is stored.
-type messageRecord struct {
-	Topic      string             `json:"topic"`
-	Payload    []byte             `json:"payload"`
-	QoS        byte               `json:"qos"`
-	Retain     bool               `json:"retain,omitempty"`
-	Created    float64            `json:"created"` // seconds since 1970, to the millisecond
-	Properties packets.Properties `json:"properties"`
+	file *records.File
+	log  *slog.Logger
 }
 
 // A sessionRecord is a persistent session without what is in its buckets.
@@ -50,41 +39,12 @@ type sessionRecord struct {
 	Left time.Time `json:"left,omitzero"`
 }
 
-func recordOf(m *Message, qos byte, retain bool) messageRecord {
-	return messageRecord{m.Topic, m.Payload, qos, retain, float64(m.Time.UnixMilli()) / 1000, m.properties()}
-}
-
-func (r *messageRecord) message() *Message {
-	m := &Message{Topic: r.Topic, Payload: r.Payload, QoS: r.QoS, Retain: r.Retain, Time: time.UnixMilli(int64(math.Round(r.Created * 1000)))}
-	m.setProperties(&r.Properties)
-	return m
-}
-
-// Changes are values by key; a nil one removes what is there.
-type changes map[string]any
-
-func (r changes) write(b *bolt.Bucket) error {
-	for key, value := range r {
-		data, err := json.Marshal(value)
-		switch {
-		case value == nil:
-			err = b.Delete([]byte(key))
-		case err == nil:
-			err = b.Put([]byte(key), data)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // update works on the store. key is what the work is about, for the log.
 func (s *store) update(key string, work func(tx *bolt.Tx) error) error {
 	if s == nil {
 		return nil
 	}
-	err := records.Guard(func() error { return s.db.Update(work) })
+	err := s.file.Update(work)
 	if err != nil {
 		s.log.Error("storing the broker's state", "key", key, "error", err)
 	}
@@ -93,19 +53,20 @@ func (s *store) update(key string, work func(tx *bolt.Tx) error) error {
 
 // retain stores a message under its topic. One without payload removes it.
 func (s *store) retain(m *Message) error {
-	r := changes{m.Topic: recordOf(m, m.QoS, true)}
-	if len(m.Payload) == 0 {
-		r[m.Topic] = nil
-	}
-	return s.update(m.Topic, func(tx *bolt.Tx) error { return r.write(tx.Bucket(retainedBucket)) })
+	return s.update(m.Topic, func(tx *bolt.Tx) error {
+		if len(m.Payload) == 0 {
+			return tx.Bucket(retainedBucket).Delete([]byte(m.Topic))
+		}
+		return tx.Bucket(retainedBucket).Put([]byte(m.Topic), awsiot.EncodeJSON(m))
+	})
 }
 
 // keepSession stores the record of a session, whose subscriptions and messages stay. left is zero
 // while its client is connected.
 func (s *store) keepSession(of *session, left time.Time) {
-	clientID, r := of.clientID, sessionRecord{of.version, of.expiry, left}
-	_ = s.update(clientID, func(tx *bolt.Tx) error {
-		bucket, err := tx.Bucket(sessionsBucket).CreateBucketIfNotExists([]byte(clientID))
+	r := sessionRecord{of.version, of.expiry, left}
+	_ = s.update(of.clientID, func(tx *bolt.Tx) error {
+		bucket, err := tx.Bucket(sessionsBucket).CreateBucketIfNotExists([]byte(of.clientID))
 		for _, name := range [][]byte{subscriptionsBucket, messagesBucket} {
 			if err == nil {
 				_, err = bucket.CreateBucketIfNotExists(name)
@@ -114,7 +75,7 @@ func (s *store) keepSession(of *session, left time.Time) {
 		if err != nil {
 			return err
 		}
-		return changes{sessionKey: r}.write(bucket)
+		return bucket.Put(sessionKey, awsiot.EncodeJSON(r))
 	})
 }
 
@@ -124,13 +85,13 @@ func (s *store) dropSession(clientID string) {
 }
 
 // updateSession changes a bucket of a session. A session that was dropped meanwhile stays so.
-func (s *store) updateSession(clientID string, bucket []byte, r changes) {
+func (s *store) updateSession(clientID string, bucket []byte, changes map[string][]byte) {
 	_ = s.update(clientID, func(tx *bolt.Tx) error {
 		session := tx.Bucket(sessionsBucket).Bucket([]byte(clientID))
 		if session == nil {
 			return nil
 		}
-		return r.write(session.Bucket(bucket))
+		return records.Change(session.Bucket(bucket), changes)
 	})
 }
 
@@ -154,14 +115,13 @@ func read[T any](b *bolt.Bucket, each func(key string, value T)) error {
 func (b *Broker) restore() error {
 	now := b.config.Now()
 	connected := map[*session]bool{}
-	err := b.store.db.Update(func(tx *bolt.Tx) error {
+	err := b.store.file.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{retainedBucket, sessionsBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
-		err := read(tx.Bucket(retainedBucket), func(topic string, r messageRecord) {
-			m := r.message()
+		err := read(tx.Bucket(retainedBucket), func(topic string, m *Message) {
 			b.retained.byTopic[topic] = m
 			b.retained.bytes += m.size()
 		})
@@ -172,7 +132,7 @@ func (b *Broker) restore() error {
 		return sessions.ForEachBucket(func(clientID []byte) error {
 			bucket := sessions.Bucket(clientID)
 			var r sessionRecord
-			if err := json.Unmarshal(bucket.Get([]byte(sessionKey)), &r); err != nil {
+			if err := json.Unmarshal(bucket.Get(sessionKey), &r); err != nil {
 				return fmt.Errorf("reading the session of %s: %w", clientID, err)
 			}
 			s := b.newSession(string(clientID), r.ProtocolVersion, true)
@@ -185,9 +145,9 @@ func (b *Broker) restore() error {
 			if err != nil {
 				return fmt.Errorf("reading the subscriptions of %s: %w", clientID, err)
 			}
-			err = read(bucket.Bucket(messagesBucket), func(key string, r messageRecord) {
-				d := &delivery{message: r.message(), qos: r.QoS, retain: r.Retain, number: binary.BigEndian.Uint64([]byte(key))}
-				s.count(d.message.size())
+			err = read(bucket.Bucket(messagesBucket), func(key string, m *Message) {
+				d := &delivery{message: m, qos: m.QoS, retain: m.Retain, number: binary.BigEndian.Uint64([]byte(key))}
+				s.count(m.size())
 				s.waiting, s.lastNumber = append(s.waiting, d), d.number
 			})
 			if err != nil {

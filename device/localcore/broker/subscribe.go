@@ -8,6 +8,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/event"
 )
 
@@ -36,13 +37,13 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		return errClosed // no SUBACK
 	}
 	var topics []string
-	added := changes{}
+	added := map[string][]byte{}
 	suback := newPacket(packets.Suback, pk.PacketID)
 	for i, f := range pk.Filters {
 		if codes[i] < failure {
 			sub := subscription{f.Filter, f.Qos, f.NoLocal, f.RetainAsPublished}
 			b.addSubscription(c.session, sub)
-			topics, added[sub.Filter] = append(topics, sub.Filter), sub
+			topics, added[sub.Filter] = append(topics, sub.Filter), awsiot.EncodeJSON(sub)
 			c.record(event.Subscribed, sub.Filter)
 		}
 		if suback.ReasonCodes = append(suback.ReasonCodes, codes[i]); !c.v5() {
@@ -144,7 +145,7 @@ func (b *Broker) addSubscription(s *session, sub subscription) {
 }
 
 // subscriptionsChanged stores changed subscriptions and publishes the lifecycle event.
-func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string, changed changes) {
+func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string, changed map[string][]byte) {
 	if len(topics) > 0 {
 		c.session.store.updateSession(c.session.clientID, subscriptionsBucket, changed)
 		b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: what, Topics: topics})
@@ -158,7 +159,7 @@ func (b *Broker) unsubscribe(c *Conn, pk *packets.Packet) error {
 	}
 	s := c.session
 	var topics []string
-	removed := changes{}
+	removed := map[string][]byte{}
 	unsuback := newPacket(packets.Unsuback, pk.PacketID)
 	for _, sub := range pk.Filters {
 		code, reason := checkFilter(sub) // AWS lists no code for a filter that was not there (B8)

@@ -33,9 +33,7 @@ type Store interface {
 
 // A File has a bucket of records for each service. It is safe for concurrent use; a nil one has no
 // records and keeps none.
-type File struct {
-	DB *bolt.DB // for buckets in buckets; read it in [Guard]
-}
+type File struct{ db *bolt.DB }
 
 // Open opens the file at path, and makes it where there is none. An empty path gives a nil File. A
 // file that another process has open gives [ErrLocked], one that cannot be read [ErrDamaged]. Errors
@@ -45,8 +43,8 @@ func Open(path string) (*File, error) {
 		return nil, nil
 	}
 	f := new(File)
-	err := Guard(func() (err error) {
-		f.DB, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
+	err := guard(func() (err error) {
+		f.db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
 		e, system := errors.AsType[syscall.Errno](err)
 		info, statErr := os.Stat(path)
 		switch {
@@ -59,22 +57,22 @@ func Open(path string) (*File, error) {
 		case err != nil:
 			return fmt.Errorf("%w (%w)", ErrDamaged, err)
 		}
-		return f.DB.View(func(tx *bolt.Tx) error {
+		return f.db.View(func(tx *bolt.Tx) error {
 			if statErr == nil && info.Size() < tx.Size() {
 				return fmt.Errorf("%w (it was cut short)", ErrDamaged)
 			}
 			return nil
 		})
 	})
-	if err != nil && f.DB != nil {
-		f.DB.Close()
+	if err != nil && f.db != nil {
+		f.db.Close()
 	}
 	return f, err
 }
 
-// Guard returns what f returns, or [ErrDamaged] when f meets a damaged page of a file. There bbolt
+// guard returns what f returns, or [ErrDamaged] when f meets a damaged page of a file. There bbolt
 // panics, or reads past the end of the file, which would kill the process.
-func Guard(f func() error) (err error) {
+func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -89,32 +87,25 @@ func (f *File) Close() error {
 	if f == nil {
 		return nil
 	}
-	return f.DB.Close()
+	return f.db.Close()
 }
 
-// Bucket returns the bucket of that name.
-func (f *File) Bucket(name string) Store { return bucket{f, name} }
-
-// Save stores changes by bucket and key, all or none, as [Store] does.
-func (f *File) Save(changes map[string]map[string][]byte) error {
+// Update is for records that are in buckets in buckets. What work changes is stored if it returns
+// no error, and on disk when Update returns.
+func (f *File) Update(work func(*bolt.Tx) error) error {
 	if f == nil {
 		return nil
 	}
-	return Guard(func() error { return f.DB.Update(func(tx *bolt.Tx) error { return write(tx, changes) }) })
+	return guard(func() error { return f.db.Update(work) })
 }
 
-func write(tx *bolt.Tx, changes map[string]map[string][]byte) error {
-	for name, records := range changes {
-		b, err := tx.CreateBucketIfNotExists([]byte(name))
-		for key, value := range records {
-			switch {
-			case err != nil:
-				return err
-			case value == nil:
-				err = b.Delete([]byte(key))
-			default:
-				err = b.Put([]byte(key), value)
-			}
+// Change stores records in a bucket; a nil value removes one.
+func Change(b *bolt.Bucket, records map[string][]byte) (err error) {
+	for key, value := range records {
+		if value == nil {
+			err = b.Delete([]byte(key))
+		} else {
+			err = b.Put([]byte(key), value)
 		}
 		if err != nil {
 			return err
@@ -122,6 +113,25 @@ func write(tx *bolt.Tx, changes map[string]map[string][]byte) error {
 	}
 	return nil
 }
+
+// Save stores changes by bucket and key, all or none, as [Store] does.
+func (f *File) Save(changes map[string]map[string][]byte) error {
+	return f.Update(func(tx *bolt.Tx) error {
+		for name, records := range changes {
+			b, err := tx.CreateBucketIfNotExists([]byte(name))
+			if err == nil {
+				err = Change(b, records)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Bucket returns the bucket of that name.
+func (f *File) Bucket(name string) Store { return bucket{f, name} }
 
 // None keeps no records.
 var None = (*File)(nil).Bucket("")
@@ -135,8 +145,8 @@ func (b bucket) Each(f func(key string, value []byte) error) error {
 	if b.file == nil {
 		return nil
 	}
-	return Guard(func() error {
-		return b.file.DB.View(func(tx *bolt.Tx) error {
+	return guard(func() error {
+		return b.file.db.View(func(tx *bolt.Tx) error {
 			stored := tx.Bucket([]byte(b.name))
 			if stored == nil {
 				return nil
