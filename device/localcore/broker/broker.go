@@ -42,32 +42,19 @@ type Config struct {
 	// services, and by the broker itself. It must not block, nor change the message. Nil means no
 	// observer.
 	Observe func(*Message)
-	// Record takes events. It must not block.
-	Record func(event.Event)
+	Record  func(event.Event) // takes events; it must not block
 
-	// EnforceRates turns AWS's quotas per second on. The structural limits, such as the length of a
-	// topic, always hold.
-	EnforceRates bool
-	// SessionExpiry is how long a session outlives its connection at most.
-	SessionExpiry time.Duration
-	// State is the file that keeps persistent sessions and retained messages. Empty means memory
-	// only.
-	State string
+	EnforceRates  bool          // turns AWS's quotas per second on; structural limits, as of a topic's length, always hold
+	SessionExpiry time.Duration // how long a session outlives its connection at most
+	State         string        // the file that keeps persistent sessions and retained messages; empty means memory only
 
-	// MinTLS and MaxTLS are versions of TLS, as in [tls.Config].
-	MinTLS, MaxTLS uint16
-	// AllowMissingSNI admits clients that name no server.
-	AllowMissingSNI bool
-	// ConnackOnDeny is the return code for a CONNECT of MQTT 3.1.1 that no policy allows. Zero
-	// closes without an answer.
-	ConnackOnDeny byte
-	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK or SUBACK.
-	KeepOpenOnDeny bool
-	// DelaySuback returns how much later each SUBACK is sent. Nil means at once.
-	DelaySuback func() time.Duration
+	MinTLS, MaxTLS  uint16               // versions, as in [tls.Config]
+	AllowMissingSNI bool                 // admits clients that name no server
+	ConnackOnDeny   byte                 // return code for a CONNECT of MQTT 3.1.1 that no policy allows; zero closes without an answer
+	KeepOpenOnDeny  bool                 // leaves an MQTT 5 connection open after a negative PUBACK or SUBACK
+	DelaySuback     func() time.Duration // returns how much later each SUBACK is sent; nil means at once
 
-	// Log receives what is no event: failures of the emulator itself.
-	Log *slog.Logger
+	Log *slog.Logger // receives what is no event: failures of the emulator itself
 	Now func() time.Time
 }
 
@@ -148,7 +135,7 @@ func (b *Broker) Close() error {
 	b.mu.Unlock()
 	var closing sync.WaitGroup
 	for _, c := range b.connections() {
-		closing.Go(func() { c.end(reasonServerInitiated, packets.ErrServerShuttingDown) })
+		closing.Go(c.Close)
 	}
 	closing.Wait()
 	b.mu.Lock()
