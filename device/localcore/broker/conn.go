@@ -3,7 +3,6 @@ package broker
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"net"
 	"net/netip"
 	"sync"
@@ -57,10 +56,9 @@ type Conn struct {
 	writeErr error         // that of the latest write; under outMu
 	written  sync.Cond     // of outMu: something was written
 
+	reason   atomic.Pointer[string] // why it ended, the first one counts
 	mu       sync.Mutex
-	reason   string   // why it ended, the first one counts; under mu
-	requests []func() // messages to reserved topics that wait for their handlers; under mu
-	working  bool     // a goroutine works on requests; under mu
+	requests []func() // that answer messages to reserved topics, the first one runs; under mu
 }
 
 // newConn returns the connection of a client whose client id CONNECT will name.
@@ -141,10 +139,8 @@ func (c *Conn) end(reason string, code packets.Code) {
 
 // setDisconnectReason keeps and returns the first reason for the end.
 func (c *Conn) setDisconnectReason(reason string) (first string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.reason = cmp.Or(c.reason, reason)
-	return c.reason
+	c.reason.CompareAndSwap(nil, &reason)
+	return *c.reason.Load()
 }
 
 const (
@@ -157,6 +153,15 @@ var outBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // newPacket returns a packet of this type.
 func newPacket(kind byte, id uint16) *packets.Packet {
 	return &packets.Packet{FixedHeader: packets.FixedHeader{Type: kind}, PacketID: id}
+}
+
+// encoders write the packets that are rare; those of each message are queued as bytes.
+var encoders = map[byte]func(*packets.Packet, *bytes.Buffer) error{
+	packets.Connack:    (*packets.Packet).ConnackEncode,
+	packets.Puback:     (*packets.Packet).PubackEncode,
+	packets.Suback:     (*packets.Packet).SubackEncode,
+	packets.Unsuback:   (*packets.Packet).UnsubackEncode,
+	packets.Disconnect: (*packets.Packet).DisconnectEncode,
 }
 
 // send writes a packet unless it is nil, and those that were queued before it, and returns when
@@ -243,29 +248,19 @@ func (c *Conn) buffer() *bytes.Buffer {
 
 // encode appends a packet to out. A packet that is too large for the client leaves out as it was.
 // The caller holds outMu.
-func (c *Conn) encode(pk *packets.Packet) (err error) {
-	kind, before := pk.FixedHeader.Type, c.buffer().Len()
+func (c *Conn) encode(pk *packets.Packet) error {
+	kind, out := pk.FixedHeader.Type, c.buffer()
+	before := out.Len()
 	pk.ProtocolVersion = c.version
 	pk.Mods.MaxSize = c.maxPacketSize
 	pk.Mods.DisallowProblemInfo = c.noProblemInfo       // [MQTT-3.1.2-29]
 	pk.Mods.AllowResponseInfo = kind != packets.Connack // [MQTT-3.1.2-28]
-	switch kind {                                       // not a table of functions: through one each packet would escape to the heap
-	case packets.Connack:
-		err = pk.ConnackEncode(c.out)
-	case packets.Puback:
-		err = pk.PubackEncode(c.out)
-	case packets.Suback:
-		err = pk.SubackEncode(c.out)
-	case packets.Unsuback:
-		err = pk.UnsubackEncode(c.out)
-	case packets.Disconnect:
-		err = pk.DisconnectEncode(c.out)
-	}
-	if err == nil && c.maxPacketSize > 0 && uint32(c.out.Len()-before) > c.maxPacketSize { // 0 before CONNECT
+	err := encoders[kind](pk, out)
+	if err == nil && c.maxPacketSize > 0 && uint32(out.Len()-before) > c.maxPacketSize { // 0 before CONNECT
 		err = packets.ErrPacketTooLarge // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 	}
 	if err != nil {
-		if c.out.Truncate(before); before == 0 {
+		if out.Truncate(before); before == 0 {
 			c.out = nil
 		}
 	}

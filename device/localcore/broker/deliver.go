@@ -399,13 +399,6 @@ func (b *Broker) retry(s *session, now time.Time) {
 	b.startDelivery(s)
 }
 
-// acknowledged follows a PUBACK of the client. A packet id that is not in use is no error.
-func (c *Conn) acknowledged(id uint16) {
-	if d := c.session.takeID(id); d != nil && d.acked != nil {
-		close(d.acked)
-	}
-}
-
 // discard gives up a message that next returned, and says why if there is a reason that the
 // emulator's user should know.
 func (b *Broker) discard(c *Conn, d *delivery, reason string) {

@@ -94,30 +94,26 @@ type Handler func(ctx context.Context, c *Conn, m *Message)
 func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.requests) == maxRequests {
+	if len(c.requests) > maxRequests {
 		b.config.Log.Warn("discarded a message to a reserved topic: too many wait", "client", c.principal.ClientID, "topic", topic)
 		return
 	}
-	if c.requests = append(c.requests, handle); c.working {
-		return
+	if c.requests = append(c.requests, handle); len(c.requests) > 1 {
+		return // the goroutine of the first one goes on with it
 	}
-	c.working = true
 	b.work.Go(func() {
 		growStack()
-		for {
-			c.mu.Lock()
-			if len(c.requests) == 0 {
-				c.working, c.requests = false, nil
-				c.mu.Unlock()
-				return
-			}
-			handle := c.requests[0]
-			c.requests = c.requests[1:]
-			c.mu.Unlock()
+		for more := true; more; {
 			func() {
 				defer b.recoverPanic(c)
 				handle()
 			}()
+			c.mu.Lock()
+			c.requests = slices.Delete(c.requests, 0, 1)
+			if more = len(c.requests) > 0; more {
+				handle = c.requests[0]
+			}
+			c.mu.Unlock()
 		}
 	})
 }

@@ -96,7 +96,9 @@ func (b *Broker) handle(ctx context.Context, c *Conn, pk *packets.Packet) error 
 	case packets.Publish:
 		return b.published(ctx, c, pk)
 	case packets.Puback:
-		c.acknowledged(pk.PacketID)
+		if d := c.session.takeID(pk.PacketID); d != nil && d.acked != nil { // an id that is not in use is no error
+			close(d.acked)
+		}
 		return nil
 	case packets.Subscribe:
 		return b.subscribe(c, pk)
