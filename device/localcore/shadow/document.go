@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -195,5 +194,5 @@ func equal(a, b any) bool {
 		b, ok := b.(object)
 		return ok && maps.EqualFunc(a, b, equal)
 	}
-	return reflect.DeepEqual(a, b)
+	return a == b
 }

@@ -43,9 +43,9 @@ type Config struct {
 type Service struct {
 	config Config
 
-	mu     sync.Mutex
-	things map[string]map[string]record // by thing and shadow name; under mu
-	rates  map[string]*rate.Limiter     // by key of a shadow; under mu
+	mu      sync.Mutex
+	shadows map[string]record        // by key; under mu
+	rates   map[string]*rate.Limiter // of requests for a shadow, by key; under mu
 }
 
 // A record is a shadow as it is stored, never changed in place.
@@ -62,14 +62,13 @@ func Open(c Config) (*Service, error) {
 		c.Now = time.Now
 	}
 	c.Store = cmp.Or(c.Store, records.None)
-	s := &Service{config: c, things: map[string]map[string]record{}, rates: map[string]*rate.Limiter{}}
+	s := &Service{config: c, shadows: map[string]record{}, rates: map[string]*rate.Limiter{}}
 	err := c.Store.Each(func(key string, value []byte) error {
-		thing, name, _ := strings.Cut(key, "/")
 		var r record
 		if err := awsiot.DecodeJSON(value, &r); err != nil {
 			return fmt.Errorf("shadow %s: %w", key, err)
 		}
-		s.put(thing, name, r)
+		s.shadows[key] = r
 		return nil
 	})
 	if err != nil {
@@ -110,7 +109,7 @@ func (s *Service) carryOut(t awsiot.ShadowTopic, q awsiot.ShadowDocument, now ti
 			ClientToken string `json:"clientToken,omitempty"`
 		}{state, metadata, version, now.Unix(), q.ClientToken})})
 	}
-	old, exists := s.things[t.Thing][t.Shadow]
+	old, exists := s.shadows[key(t)]
 	if exists = exists && old.Deleted.IsZero(); !exists && t.Operation != awsiot.UpdateShadow {
 		return nil, reject(404, "No shadow exists with name: '%s'", cmp.Or(t.Shadow, t.Thing))
 	}
@@ -196,30 +195,23 @@ func (s *Service) allow(t awsiot.ShadowTopic, now time.Time) bool {
 	return limit.AllowN(now, 1)
 }
 
-// key is the key of a shadow in the store; neither name has a slash.
+// key is the key of a shadow, also in the store; neither name has a slash.
 func key(t awsiot.ShadowTopic) string { return t.Thing + "/" + t.Shadow }
 
 func (s *Service) save(t awsiot.ShadowTopic, r record) error {
 	if err := s.config.Store.Save(map[string][]byte{key(t): awsiot.EncodeJSON(r)}); err != nil {
 		return fmt.Errorf("storing a shadow of thing %s: %w", t.Thing, err)
 	}
-	s.put(t.Thing, t.Shadow, r)
+	s.shadows[key(t)] = r
 	return nil
-}
-
-func (s *Service) put(thing, name string, r record) {
-	if s.things[thing] == nil {
-		s.things[thing] = map[string]record{}
-	}
-	s.things[thing][name] = r
 }
 
 // NamedShadows returns the names of the thing's named shadows, sorted.
 func (s *Service) NamedShadows(thing string) (names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, r := range s.things[thing] {
-		if name != "" && r.Deleted.IsZero() {
+	for key, r := range s.shadows {
+		if name, ok := strings.CutPrefix(key, thing+"/"); ok && name != "" && r.Deleted.IsZero() {
 			names = append(names, name)
 		}
 	}
