@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -27,26 +26,20 @@ type listener struct {
 	tls *tls.Config
 }
 
-// Listen opens a port, which outlives ctx, and returns its number. Connections wait until Serve.
-// With requireALPN the client must ask for the protocol x-amzn-mqtt-ca.
+// Listen opens a port, which outlives ctx, and returns its number. Connections wait until Serve. It
+// requires a client certificate that the Authorizer knows: no chain of AWS's device certificates can
+// be verified. With requireALPN the client must ask for the protocol x-amzn-mqtt-ca.
 func (b *Broker) Listen(ctx context.Context, address string, cert *tls.Certificate, requireALPN bool) (port int, err error) {
 	c := net.ListenConfig{KeepAlive: -1} // MQTT's finds connections that are lost
 	tcp, err := c.Listen(ctx, "tcp", address)
 	if err != nil {
 		return 0, err
 	}
-	b.listeners = append(b.listeners, &listener{tcp, b.tlsConfig(cert, requireALPN)})
-	return tcp.Addr().(*net.TCPAddr).Port, nil
-}
-
-// tlsConfig requires a client certificate that the Authorizer knows: no chain of AWS's device
-// certificates can be verified.
-func (b *Broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config {
 	protocols := []string{alpnMQTT}
 	if b.config.HTTP != nil && !requireALPN {
 		protocols = append(protocols, "http/1.1")
 	}
-	return &tls.Config{
+	b.listeners = append(b.listeners, &listener{tcp, &tls.Config{
 		Certificates:           []tls.Certificate{*cert},
 		MinVersion:             b.config.MinTLS,
 		MaxVersion:             b.config.MaxTLS,
@@ -66,7 +59,8 @@ func (b *Broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config 
 			p := Principal{Certificate: state.PeerCertificates[0], ServerName: state.ServerName}
 			return b.config.Authorizer.VerifyCertificate(p, state.PeerCertificates[1:])
 		},
-	}
+	}})
+	return tcp.Addr().(*net.TCPAddr).Port, nil
 }
 
 // accept accepts connections until the port is closed.
@@ -131,12 +125,22 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	stream := &wire{Conn: raw}
 	secure := tls.Server(stream, l.tls)
 	_ = raw.SetDeadline(time.Now().Add(handshakeTimeout)) // until establish sets another; a context would take a goroutine
-	if err := secure.Handshake(); err != nil {
-		b.rejectHandshake(raw.RemoteAddr(), secure.ConnectionState().PeerCertificates, err)
+	err := secure.Handshake()
+	state := secure.ConnectionState()
+	if err != nil {
+		e := event.Event{Type: event.Rejected, Action: event.TLS, Address: raw.RemoteAddr().String(), Reason: err.Error()}
+		if len(state.PeerCertificates) > 0 {
+			e.CertificateID = awsiot.CertificateID(state.PeerCertificates[0])
+		}
+		if errors.Is(err, io.EOF) {
+			e.Reason = "client closed the connection during the TLS handshake"
+		} else if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+			e.Reason = "the client rejected our certificate: " + strings.TrimPrefix(err.Error(), "remote error: ") + " (does it trust the server root in root.ca.bundle.pem?)"
+		}
+		b.config.Record(e)
 		b.release(raw)
 		return
 	}
-	state := secure.ConnectionState()
 	cert := state.PeerCertificates[0]
 	c := b.newConn(secure, stream, Principal{CertificateID: awsiot.CertificateID(cert), Certificate: cert, ServerName: state.ServerName})
 	b.establish(c)
@@ -144,18 +148,4 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 		defer b.release(raw)
 		b.serve(ctx, c)
 	})
-}
-
-// rejectHandshake records why a handshake failed.
-func (b *Broker) rejectHandshake(from net.Addr, presented []*x509.Certificate, err error) {
-	e := event.Event{Type: event.Rejected, Action: event.TLS, Address: from.String(), Reason: err.Error()}
-	if len(presented) > 0 {
-		e.CertificateID = awsiot.CertificateID(presented[0])
-	}
-	if errors.Is(err, io.EOF) {
-		e.Reason = "client closed the connection during the TLS handshake"
-	} else if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		e.Reason = "the client rejected our certificate: " + strings.TrimPrefix(err.Error(), "remote error: ") + " (does it trust the server root in root.ca.bundle.pem?)"
-	}
-	b.config.Record(e)
 }
