@@ -2,6 +2,7 @@ package broker
 
 import (
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -163,19 +164,13 @@ func (n *topicNode) collect(found []match) []match {
 	return found
 }
 
-// validFilter reports whether each wildcard is a level of its own, # the last one, and a share has
-// a name [MQTT-4.7.1] [MQTT-4.8.2].
+// levels are those of a filter where each wildcard is one of its own, # the last one [MQTT-4.7.1].
+var levels = regexp.MustCompile(`^((\+|[^+#/]*)/)*(\+|#|[^+#/]*)$`)
+
+// validFilter reports whether a filter keeps the rules for wildcards, and a share has a name
+// [MQTT-4.8.2].
 func validFilter(filter string) bool {
 	group, rest := splitShare(filter)
-	if rest == "" || strings.ContainsAny(group, "+#") || strings.HasPrefix(filter, sharePrefix) && group == "" {
-		return false
-	}
-	last := false
-	for level := range strings.SplitSeq(rest, "/") {
-		if last || len(level) > 1 && strings.ContainsAny(level, "+#") {
-			return false
-		}
-		last = level == "#"
-	}
-	return true
+	named := group != "" && !strings.ContainsAny(group, "+#")
+	return rest != "" && levels.MatchString(rest) && (named || !strings.HasPrefix(filter, sharePrefix))
 }
