@@ -11,16 +11,15 @@ import (
 )
 
 // A session holds what a client subscribed to and what it has to get: messages that wait to be
-// sent, and those of QoS 1 that it has not acknowledged. A persistent session outlives the
-// connection. It is safe for concurrent use.
+// sent, and those of QoS 1 that it has not acknowledged. It outlives the connection if it has an
+// expiry. It is safe for concurrent use.
 type session struct {
-	clientID   string
-	version    byte
-	persistent bool
-	store      *store               // nil if nothing is kept on disk
-	expiry     time.Duration        // after the connection; for its goroutine only
-	will       *will                // that waits for its delay, nil without one; under the broker's mu
-	conn       atomic.Pointer[Conn] // nil while the client is away; set under mu
+	clientID string
+	version  byte
+	store    *store               // nil if nothing is kept on disk
+	expiry   time.Duration        // after the connection; for its goroutine only
+	will     *will                // that waits for its delay, nil without one; under the broker's mu
+	conn     atomic.Pointer[Conn] // nil while the client is away; set under mu
 
 	mu            sync.Mutex
 	expires       time.Time // when the session ends; zero while the client is connected
@@ -50,14 +49,6 @@ func (b *Broker) grantExpiry(seconds uint32) time.Duration {
 	return min(time.Duration(seconds)*time.Second, b.config.SessionExpiry)
 }
 
-func (b *Broker) newSession(clientID string, version byte, persistent bool) *session {
-	s := &session{clientID: clientID, version: version, persistent: persistent, limit: maxUnacknowledged, allBytes: &b.queued}
-	if persistent {
-		s.store = b.store
-	}
-	return s
-}
-
 func (b *Broker) session(clientID string) *session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -77,9 +68,12 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 		expiry = 0
 	}
 	s := b.session(clientID)
-	if present = s != nil && s.persistent && !pk.Connect.Clean && s.version == c.version && !s.expired(b.config.Now()); !present {
+	if present = s != nil && !pk.Connect.Clean && s.version == c.version && !s.expired(b.config.Now()); !present {
 		b.dropSession(clientID)
-		s = b.newSession(clientID, c.version, expiry > 0)
+		s = &session{clientID: clientID, version: c.version, allBytes: &b.queued}
+		if expiry > 0 {
+			s.store = b.store
+		}
 	}
 	s.mu.Lock()
 	s.conn.Store(c)

@@ -98,12 +98,12 @@ func (s *store) updateSession(clientID string, bucket []byte, changes map[string
 // messageKey is the key of a message: its number, so that the order is that of arrival.
 func messageKey(number uint64) string { return string(binary.BigEndian.AppendUint64(nil, number)) }
 
-// read decodes the records of a bucket.
-func read[T any](b *bolt.Bucket, each func(key string, value T)) error {
+// read decodes the records of a bucket, which are the content.
+func read[T any](b *bolt.Bucket, content string, each func(key string, value T)) error {
 	return b.ForEach(func(key, data []byte) error {
 		var value T
 		if err := json.Unmarshal(data, &value); err != nil {
-			return fmt.Errorf("record %q: %w", key, err)
+			return fmt.Errorf("reading %s: record %q: %w", content, key, err)
 		}
 		each(string(key), value)
 		return nil
@@ -121,12 +121,12 @@ func (b *Broker) restore() error {
 				return err
 			}
 		}
-		err := read(tx.Bucket(retainedBucket), func(topic string, m *Message) {
+		err := read(tx.Bucket(retainedBucket), "the retained messages", func(topic string, m *Message) {
 			b.retained.byTopic[topic] = m
 			b.retained.bytes += m.size()
 		})
 		if err != nil {
-			return fmt.Errorf("reading the retained messages: %w", err)
+			return err
 		}
 		sessions := tx.Bucket(sessionsBucket)
 		return sessions.ForEachBucket(func(clientID []byte) error {
@@ -135,26 +135,22 @@ func (b *Broker) restore() error {
 			if err := json.Unmarshal(bucket.Get(sessionKey), &r); err != nil {
 				return fmt.Errorf("reading the session of %s: %w", clientID, err)
 			}
-			s := b.newSession(string(clientID), r.ProtocolVersion, true)
+			s := &session{clientID: string(clientID), version: r.ProtocolVersion, store: b.store, allBytes: &b.queued}
 			connected[s] = r.Left.IsZero()
 			if r.Left.IsZero() {
 				r.Left = now
 			}
 			s.expiry, s.expires = r.Expiry, r.Left.Add(r.Expiry)
-			err := read(bucket.Bucket(subscriptionsBucket), func(_ string, sub subscription) { b.addSubscription(s, sub) })
+			b.sessions[s.clientID] = s
+			err := read(bucket.Bucket(subscriptionsBucket), "the subscriptions of "+s.clientID, func(_ string, sub subscription) { b.addSubscription(s, sub) })
 			if err != nil {
-				return fmt.Errorf("reading the subscriptions of %s: %w", clientID, err)
+				return err
 			}
-			err = read(bucket.Bucket(messagesBucket), func(key string, m *Message) {
+			return read(bucket.Bucket(messagesBucket), "the messages of "+s.clientID, func(key string, m *Message) {
 				d := &delivery{message: m, qos: m.QoS, retain: m.Retain, number: binary.BigEndian.Uint64([]byte(key))}
 				s.count(m.size())
 				s.waiting, s.lastNumber = append(s.waiting, d), d.number
 			})
-			if err != nil {
-				return fmt.Errorf("reading the messages of %s: %w", clientID, err)
-			}
-			b.sessions[s.clientID] = s
-			return nil
 		})
 	})
 	if err != nil {
