@@ -5,20 +5,49 @@ import (
 	"strings"
 )
 
-// The rules for names, as text for messages. Each belongs to the function of the same subject
-// below.
+// A NameRule says what AWS IoT allows as a name: how many characters, and which.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Types.html
-const (
-	ThingNameRule    = "1 to 128 characters of a-z A-Z 0-9 : _ -"
-	TemplateNameRule = "1 to 36 characters of a-z A-Z 0-9 _ -"
-	PolicyNameRule   = "1 to 128 characters of a-z A-Z 0-9 _ + = , . @ -"
-	RoleAliasRule    = "1 to 128 characters of a-z A-Z 0-9 _ = , @ -"
-	ShadowNameRule   = "1 to 64 characters of a-z A-Z 0-9 : _ - $"
+type NameRule struct {
+	least, most int
+	others      string // besides ASCII letters and digits
+}
 
-	AttributeNameRule  = "1 to 128 characters of a-z A-Z 0-9 _ . , @ / : # -"
-	AttributeValueRule = "at most 800 characters of a-z A-Z 0-9 _ . , @ / : # = [ ] -"
+// The rules for names.
+var (
+	ThingNames      = NameRule{1, 128, ":_-"} // also of thing types, thing groups and billing groups
+	TemplateNames   = NameRule{1, 36, "_-"}
+	PolicyNames     = NameRule{1, 128, "_+=,.@-"}
+	RoleAliases     = NameRule{1, 128, "_=,@-"}
+	ShadowNames     = NameRule{1, 64, ":_-$"} // of named shadows; AWS itself uses $ in the name $package
+	AttributeNames  = NameRule{1, 128, "_.,@/:#-"}
+	AttributeValues = NameRule{0, 800, "_.,@/:#=[]-"}
+	JobIDs          = NameRule{1, 64, "_-"}
+	JobDetailKeys   = NameRule{1, 128, ":_-"}
+	TunnelServices  = NameRule{1, 128, ":_-"}
 )
+
+// Valid reports whether the rule allows a name.
+func (r NameRule) Valid(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		digit := '0' <= c && c <= '9'
+		if !letter && !digit && strings.IndexByte(r.others, c) < 0 {
+			return false
+		}
+	}
+	return r.least <= len(name) && len(name) <= r.most
+}
+
+// String returns the rule as text for messages: "1 to 128 characters of a-z A-Z 0-9 : _ -".
+func (r NameRule) String() string {
+	least := "at most"
+	if r.least > 0 {
+		least = fmt.Sprint(r.least, " to")
+	}
+	return fmt.Sprintf("%s %d characters of a-z A-Z 0-9 %s", least, r.most, strings.Join(strings.Split(r.others, ""), " "))
+}
 
 // Limits of a thing.
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
@@ -28,51 +57,9 @@ const (
 	MaxGroupsPerThing    = 10
 )
 
-// ValidThingName reports whether a thing, thing type, thing group or billing group may have the
-// name.
-func ValidThingName(name string) bool { return within(name, 128, ":_-") }
-
-// ValidJobID reports whether a job may have the id.
-func ValidJobID(id string) bool { return within(id, 64, "_-") }
-
-// ValidJobDetailKey reports whether the status details of a job execution may have the key.
-func ValidJobDetailKey(key string) bool { return within(key, 128, ":_-") }
-
-// ValidTemplateName reports whether a provisioning template may have the name.
-func ValidTemplateName(name string) bool { return within(name, 36, "_-") }
-
-// ValidPolicyName reports whether a policy may have the name.
-func ValidPolicyName(name string) bool { return within(name, 128, "_+=,.@-") }
-
-// ValidRoleAlias reports whether a role alias may have the name.
-func ValidRoleAlias(name string) bool { return within(name, 128, "_=,@-") }
-
-// ValidShadowName reports whether a named shadow may have the name. The empty name is that of the
-// classic shadow and not valid here. AWS itself uses $ in the name $package.
-func ValidShadowName(name string) bool { return within(name, 64, ":_-$") }
-
-// ValidAttributeName reports whether an attribute of a thing may have the name.
-func ValidAttributeName(name string) bool { return within(name, 128, "_.,@/:#-") }
-
-// ValidAttributeValue reports whether an attribute of a thing may have the value.
-func ValidAttributeValue(value string) bool { return value == "" || within(value, 800, "_.,@/:#=[]-") }
-
 // ValidCertificateID reports whether the text has the form of [CertificateID].
 func ValidCertificateID(id string) bool {
 	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
-}
-
-// within reports whether name has 1 to most ASCII letters, digits and characters of others.
-func within(name string, most int, others string) bool {
-	for i := range len(name) {
-		c := name[i]
-		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
-		digit := '0' <= c && c <= '9'
-		if !letter && !digit && strings.IndexByte(others, c) < 0 {
-			return false
-		}
-	}
-	return 0 < len(name) && len(name) <= most
 }
 
 // An ARN is an Amazon Resource Name. Region and Account are empty for resources that have none.

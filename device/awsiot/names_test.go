@@ -10,25 +10,30 @@ import (
 func TestNamesFollowTheirRules(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		valid     func(string) bool
+		rule      awsiot.NameRule
+		text      string
 		most      int
 		good, bad []string
 	}{
-		"thing":    {awsiot.ValidThingName, 128, []string{"a", "fleety_2974685", "A:b-9"}, []string{"", "a b", "a/b", "a.b", "ä", "a\n"}},
-		"template": {awsiot.ValidTemplateName, 36, []string{"GoFleetProvisioningTemplate", "T_1-a"}, []string{"", "a:b", "a b", "a/b"}},
-		"policy":   {awsiot.ValidPolicyName, 128, []string{"GoIoTDevicePolicy", "a+b=c,d.e@f-g"}, []string{"", "a b", "a:b", "a/b"}},
-		"shadow":   {awsiot.ValidShadowName, 64, []string{"config", "$package", "a:b"}, []string{"", "a/b", "a b", "#"}},
+		"thing":    {awsiot.ThingNames, "1 to 128 characters of a-z A-Z 0-9 : _ -", 128, []string{"a", "fleety_2974685", "A:b-9"}, []string{"", "a b", "a/b", "a.b", "ä", "a\n"}},
+		"template": {awsiot.TemplateNames, "1 to 36 characters of a-z A-Z 0-9 _ -", 36, []string{"GoFleetProvisioningTemplate", "T_1-a"}, []string{"", "a:b", "a b", "a/b"}},
+		"policy":   {awsiot.PolicyNames, "1 to 128 characters of a-z A-Z 0-9 _ + = , . @ -", 128, []string{"GoIoTDevicePolicy", "a+b=c,d.e@f-g"}, []string{"", "a b", "a:b", "a/b"}},
+		"shadow":   {awsiot.ShadowNames, "1 to 64 characters of a-z A-Z 0-9 : _ - $", 64, []string{"config", "$package", "a:b"}, []string{"", "a/b", "a b", "#"}},
+		"value":    {awsiot.AttributeValues, "at most 800 characters of a-z A-Z 0-9 _ . , @ / : # = [ ] -", 800, []string{"", "[a.b]", "a=b#c"}, []string{"a b", "a+b", "ä"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if got := tc.rule.String(); got != tc.text {
+				t.Errorf("the rule is %q, want %q", got, tc.text)
+			}
 			for _, s := range append(tc.good, strings.Repeat("a", tc.most)) {
-				if !tc.valid(s) {
+				if !tc.rule.Valid(s) {
 					t.Errorf("%q is not valid, want valid", s)
 				}
 			}
 			for _, s := range append(tc.bad, strings.Repeat("a", tc.most+1)) {
-				if tc.valid(s) {
+				if tc.rule.Valid(s) {
 					t.Errorf("%q is valid, want not valid", s)
 				}
 			}

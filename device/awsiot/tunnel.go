@@ -22,9 +22,6 @@ const (
 	MaxTunnelMinutes   = 720      // of the life of a tunnel
 )
 
-// ValidTunnelService reports whether a name can be a service of a tunnel.
-func ValidTunnelService(name string) bool { return within(name, 128, ":_-") }
-
 // TunnelNotify returns the topic on which AWS IoT notifies a thing of a tunnel.
 func TunnelNotify(thing string) string { return thingsPrefix + thing + "/tunnels/notify" }
 

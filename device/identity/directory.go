@@ -252,7 +252,7 @@ func (c *Config) ownBase(thing string) string {
 // isFileBase reports whether base is one of the two that the files of a thing of this device may
 // have.
 func (c *Config) isFileBase(base, thing string) bool {
-	return awsiot.ValidThingName(thing) && (base == thing || base == c.ownBase(thing))
+	return awsiot.ThingNames.Valid(thing) && (base == thing || base == c.ownBase(thing))
 }
 
 // sums returns the checksums of the files that a state replaces, by path.

@@ -105,7 +105,7 @@ func ParseRecord(data []byte) (*Record, error) {
 		return nil, fmt.Errorf("reading identity record: %w", err)
 	case r.FormatVersion != RecordVersion:
 		return nil, fmt.Errorf("identity record has format version %d, this program reads version %d: use the program that wrote it", r.FormatVersion, RecordVersion)
-	case !awsiot.ValidThingName(r.ThingName):
+	case !awsiot.ThingNames.Valid(r.ThingName):
 		return nil, fmt.Errorf("identity record has no valid thing name: %q", r.ThingName)
 	case r.SerialNumber == "" || r.CertificateID == "":
 		return nil, errors.New("identity record lacks its serial number or certificate id")

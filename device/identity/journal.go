@@ -148,7 +148,7 @@ func (j *Journal) HoldCertificate(g Grant) error {
 
 // A Registration is what is known of the thing once it is registered.
 type Registration struct {
-	ThingName           string         // valid by [awsiot.ValidThingName], or empty: AWS IoT named none
+	ThingName           string         // valid by [awsiot.ThingNames], or empty: AWS IoT named none
 	DeviceConfiguration map[string]any // nil when the answer was lost
 	Endpoint            string
 	Author              string
@@ -185,7 +185,7 @@ func (j *Journal) NameThing(name string) error {
 }
 
 func (j *Journal) nameThing(next *state, name string) (err error) {
-	if !awsiot.ValidThingName(name) {
+	if !awsiot.ThingNames.Valid(name) {
 		return fmt.Errorf("%q is no valid thing name", name)
 	}
 	next.Record.ThingName = name

@@ -116,7 +116,7 @@ func (s *Server) reply(c *broker.Conn, topic string, payload []byte) bool {
 // shadowTopic reads the topic of a shadow request whose names are valid.
 func shadowTopic(topic string) (awsiot.ShadowTopic, bool) {
 	t, ok := awsiot.ParseShadowTopic(topic)
-	return t, ok && awsiot.ValidThingName(t.Thing) && (t.Shadow == "" || awsiot.ValidShadowName(t.Shadow))
+	return t, ok && awsiot.ThingNames.Valid(t.Thing) && (t.Shadow == "" || awsiot.ShadowNames.Valid(t.Shadow))
 }
 
 // requestShadow carries out a request that was published. The responses go to everyone who

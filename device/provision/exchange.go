@@ -208,7 +208,7 @@ func (x *exchange) registerThing(ctx context.Context) error {
 		return err
 	}
 	r.registered = true
-	if !awsiot.ValidThingName(answer.ThingName) {
+	if !awsiot.ThingNames.Valid(answer.ThingName) {
 		r.Log.WarnContext(ctx, "the answer to RegisterThing has no valid thing name", "thingName", answer.ThingName)
 		answer.ThingName = r.ExpectedThingName
 	}
@@ -318,7 +318,7 @@ func read(topic awsiot.Topic, m session.Message, answer any) (mine bool, err err
 func claimClientID(serial string) string {
 	const longest = 96
 	id := "claim-" + strings.Map(func(c rune) rune {
-		if c < 0x80 && awsiot.ValidThingName(string(c)) {
+		if c < 0x80 && awsiot.ThingNames.Valid(string(c)) {
 			return c
 		}
 		return '_'

@@ -83,8 +83,8 @@ func (s *stored) due(now time.Time) bool {
 // wraps an [*awsiot.ErrorResponse] where AWS IoT rejects the request, else a [*session.Error] or
 // what Identity returned.
 func (p *Provider) Get(ctx context.Context, roleAlias string) (_ *ProcessOutput, err error) {
-	if !awsiot.ValidRoleAlias(roleAlias) {
-		return nil, awsiot.WithClass(awsiot.Misconfigured, fmt.Errorf("role alias %q: AWS IoT allows %s", roleAlias, awsiot.RoleAliasRule))
+	if !awsiot.RoleAliases.Valid(roleAlias) {
+		return nil, awsiot.WithClass(awsiot.Misconfigured, fmt.Errorf("role alias %q: AWS IoT allows %s", roleAlias, awsiot.RoleAliases))
 	}
 	id, err := p.Identity()
 	if err != nil {

@@ -266,7 +266,7 @@ func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) 
 		if err != nil || r.Execution == nil || r.Execution.JobID == "" { // where there is none, AWS IoT may send an empty one
 			return true, err
 		}
-		if !awsiot.ValidJobID(r.Execution.JobID) {
+		if !awsiot.JobIDs.Valid(r.Execution.JobID) {
 			return true, fmt.Errorf("AWS IoT sent the job id %q", r.Execution.JobID)
 		}
 		s.accept(r)

@@ -109,7 +109,7 @@ func load(dir string) (*execution, error) {
 	if err == nil {
 		err = json.Unmarshal(data, e)
 	}
-	if err == nil && (!awsiot.ValidJobID(e.JobID) || e.Step < 0) { // its topic would be of no job
+	if err == nil && (!awsiot.JobIDs.Valid(e.JobID) || e.Step < 0) { // its topic would be of no job
 		err = errors.New("it is not what the agent writes")
 	}
 	if err != nil {

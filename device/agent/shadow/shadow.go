@@ -82,8 +82,8 @@ const (
 
 // New returns the shadow with the state that an earlier process has left.
 func New(c Config) (*Shadow, error) {
-	if c.Name != "" && !awsiot.ValidShadowName(c.Name) {
-		return nil, fmt.Errorf("shadow name %q: use %s", c.Name, awsiot.ShadowNameRule)
+	if c.Name != "" && !awsiot.ShadowNames.Valid(c.Name) {
+		return nil, fmt.Errorf("shadow name %q: use %s", c.Name, awsiot.ShadowNames)
 	}
 	c.Timeout = cmp.Or(c.Timeout, time.Minute)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))

@@ -96,7 +96,7 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 		switch {
 		case name != "thingname" && awsiot.ValidCertificateID(id):
 			targets = append(targets, Target{CertificateID: id})
-		case !strings.HasPrefix(name, "certificate") && awsiot.ValidThingName(value):
+		case !strings.HasPrefix(name, "certificate") && awsiot.ThingNames.Valid(value):
 			targets = append(targets, Target{ThingName: value})
 		default:
 			return nil, fmt.Errorf("line %d: %.100q is neither a thing name nor a certificate id", line, value)

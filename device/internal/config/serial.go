@@ -133,7 +133,7 @@ func checkSerialNumber(serial string) error {
 		return errors.New("has no serial number")
 	case placeholderSerial().MatchString(serial), strings.Trim(digits, "0") == "", len(digits) > 3 && strings.Trim(digits, digits[:1]) == "":
 		return fmt.Errorf("has %q, which many devices have that were given no serial number", serial)
-	case len(serial) > maxSerialLength || !awsiot.ValidThingName(serial):
+	case len(serial) > maxSerialLength || !awsiot.ThingNames.Valid(serial):
 		return fmt.Errorf("has %.100q, which cannot be part of a thing name: a-z A-Z 0-9 : _ -, %d characters at most", serial, maxSerialLength)
 	}
 	return nil

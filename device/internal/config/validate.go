@@ -68,7 +68,7 @@ func (v *validation) device() {
 	v.check(serial == "" && v.c.SerialNumberFrom == SerialNumberFrom{}, "serialNumber",
 		`add the device's serial number, as in serialNumber: "2974685", or serialNumberFrom`, "is missing")
 	v.check(len(serial) > maxSerialLength, "serialNumber", fmt.Sprintf("use %d at most", maxSerialLength), "has %d characters", len(serial))
-	v.check(serial != "" && !awsiot.ValidThingName(serial), "serialNumber",
+	v.check(serial != "" && !awsiot.ThingNames.Valid(serial), "serialNumber",
 		fmt.Sprintf("use only a-z A-Z 0-9 : _ -, %d characters at most", maxSerialLength), "%q cannot be part of a thing name", serial)
 	v.check(v.c.DeviceLocation == "", "deviceLocation", `add where the device is, as in deviceLocation: "USA"`, "is missing")
 	if thing != "" && serial != "" {
@@ -76,7 +76,7 @@ func (v *validation) device() {
 		v.check(v.c.Bootstrap.ProvisioningTemplate == DefaultTemplate && !strings.HasSuffix(thing, serial), "thingname",
 			fmt.Sprintf("set it to %q, or remove it", thingNamePrefix+serial),
 			"%q does not end with serialNumber %q, as the names that %s gives do", thing, serial, DefaultTemplate)
-		v.check(!awsiot.ValidThingName(thing), "thingname", "use "+awsiot.ThingNameRule+", or remove it", "%q is not a name that AWS IoT allows", thing)
+		v.check(!awsiot.ThingNames.Valid(thing), "thingname", "use "+awsiot.ThingNames.String()+", or remove it", "%q is not a name that AWS IoT allows", thing)
 	}
 }
 
@@ -112,8 +112,8 @@ func (v *validation) hostPort(key, value string, want awsiot.EndpointKind, remed
 
 func (v *validation) bootstrap() {
 	b := v.c.Bootstrap
-	v.check(!awsiot.ValidTemplateName(b.ProvisioningTemplate), "bootstrap.provisioningTemplate",
-		"use "+awsiot.TemplateNameRule+"; the CDK app creates "+DefaultTemplate, "%q is not the name of a template", b.ProvisioningTemplate)
+	v.check(!awsiot.TemplateNames.Valid(b.ProvisioningTemplate), "bootstrap.provisioningTemplate",
+		"use "+awsiot.TemplateNames.String()+"; the CDK app creates "+DefaultTemplate, "%q is not the name of a template", b.ProvisioningTemplate)
 	v.check(b.Keys != KeysDevice && b.Keys != KeysService && b.Keys.hardware() == "", "bootstrap.keys",
 		"use device (the key is made here), service (AWS IoT makes it), tpm, or a PKCS #11 URI", "%q is unknown", string(b.Keys))
 	if _, err := b.Keys.store(""); err != nil {
@@ -138,7 +138,7 @@ func (v *validation) bootstrap() {
 func (v *validation) agent() {
 	tunnel, shadows := v.c.Agent.Tunnel, v.c.Agent.Shadows
 	for _, name := range slices.Sorted(maps.Keys(tunnel.Services)) {
-		if !awsiot.ValidTunnelService(name) {
+		if !awsiot.TunnelServices.Valid(name) {
 			v.bad(servicesKey, "use only a-z A-Z 0-9 : _ -, 128 characters at most", "service %q is not a name that AWS IoT allows", name)
 		}
 		if _, ok := serviceAddress(tunnel.Services[name]); !ok {
@@ -148,8 +148,8 @@ func (v *validation) agent() {
 	}
 	v.hostPort("agent.tunnel.endpoint", tunnel.Endpoint, awsiot.EndpointTunneling, "remove it: it follows from the Region")
 	for i, s := range shadows {
-		if s.Name != "" && !awsiot.ValidShadowName(s.Name) {
-			v.bad(shadowsKey, "use "+awsiot.ShadowNameRule+", or no name for the classic shadow", "shadow %q is not a name that AWS IoT allows", s.Name)
+		if s.Name != "" && !awsiot.ShadowNames.Valid(s.Name) {
+			v.bad(shadowsKey, "use "+awsiot.ShadowNames.String()+", or no name for the classic shadow", "shadow %q is not a name that AWS IoT allows", s.Name)
 		} else if slices.ContainsFunc(shadows[:i], func(other Shadow) bool { return other.Name == s.Name }) {
 			v.bad(shadowsKey, "keep one", "shadow %q is there twice", s.Name)
 		}

@@ -226,7 +226,7 @@ func checkStep(minutes *int64, mayEnd bool) error {
 
 func checkDetails(details map[string]string) error {
 	for key, value := range details {
-		if !awsiot.ValidJobDetailKey(key) {
+		if !awsiot.JobDetailKeys.Valid(key) {
 			return invalid("Key %q of statusDetails must have 1 to 128 letters, digits, colons, underscores or hyphens.", key)
 		}
 		n := utf8.RuneCountInString(value)

@@ -109,8 +109,8 @@ var hookVersionPattern = regexp.MustCompile(`^[0-9-]{10,32}$`)
 
 // checkName checks the name of a thing, thing type, thing group or billing group.
 func checkName(what, name string) error {
-	if !awsiot.ValidThingName(name) {
-		return invalid("%s name %q must have %s", what, awsiot.Clip(name), awsiot.ThingNameRule)
+	if !awsiot.ThingNames.Valid(name) {
+		return invalid("%s name %q must have %s", what, awsiot.Clip(name), awsiot.ThingNames)
 	}
 	return nil
 }
@@ -128,11 +128,11 @@ func checkAttributes(attributes map[string]string, typed bool) error {
 	}
 	size := 0
 	for name, value := range attributes {
-		if !awsiot.ValidAttributeName(name) {
-			return invalid("attribute name %q must have %s", awsiot.Clip(name), awsiot.AttributeNameRule)
+		if !awsiot.AttributeNames.Valid(name) {
+			return invalid("attribute name %q must have %s", awsiot.Clip(name), awsiot.AttributeNames)
 		}
-		if !awsiot.ValidAttributeValue(value) {
-			return invalid("value %q of attribute %q must have %s", awsiot.Clip(value), name, awsiot.AttributeValueRule)
+		if !awsiot.AttributeValues.Valid(value) {
+			return invalid("value %q of attribute %q must have %s", awsiot.Clip(value), name, awsiot.AttributeValues)
 		}
 		size += len(name) + len(value)
 	}

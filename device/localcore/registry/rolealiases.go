@@ -26,8 +26,8 @@ type RoleAlias struct {
 func (a RoleAlias) check() error {
 	arn, err := awsiot.ParseARN(a.RoleARN)
 	switch {
-	case !awsiot.ValidRoleAlias(a.Name):
-		return invalid("role alias %q must have %s", awsiot.Clip(a.Name), awsiot.RoleAliasRule)
+	case !awsiot.RoleAliases.Valid(a.Name):
+		return invalid("role alias %q must have %s", awsiot.Clip(a.Name), awsiot.RoleAliases)
 	case err != nil || arn.Service != "iam" || !strings.HasPrefix(arn.Resource, "role/") || len(a.RoleARN) > 2048:
 		return invalid("%q is not the ARN of an IAM role", awsiot.Clip(a.RoleARN))
 	case a.CredentialDuration < MinCredentialDuration || a.CredentialDuration > MaxCredentialDuration:

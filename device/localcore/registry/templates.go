@@ -133,8 +133,8 @@ func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) e
 
 func (t *ProvisioningTemplate) check() error {
 	switch {
-	case !awsiot.ValidTemplateName(t.Name):
-		return invalid("template name %q must have %s", awsiot.Clip(t.Name), awsiot.TemplateNameRule)
+	case !awsiot.TemplateNames.Valid(t.Name):
+		return invalid("template name %q must have %s", awsiot.Clip(t.Name), awsiot.TemplateNames)
 	case t.RoleARN == "":
 		return invalid("A provisioning role ARN is required.")
 	case t.Type != FleetProvisioning && t.Type != JITP:

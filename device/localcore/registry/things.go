@@ -275,7 +275,7 @@ func (t ThingType) check() error {
 		return invalid("%d searchable attributes, at most %d are allowed", len(t.SearchableAttributes), MaxSearchable)
 	}
 	for _, name := range t.SearchableAttributes {
-		if !awsiot.ValidAttributeName(name) {
+		if !awsiot.AttributeNames.Valid(name) {
 			return invalid("%q is no attribute name", awsiot.Clip(name))
 		}
 	}

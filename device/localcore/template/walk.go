@@ -223,11 +223,11 @@ func (w *walk) attributes(n *jsontree.Node, typed bool) map[string]string {
 			w.failKey(m, "AttributePayload holds the attributes themselves here")
 			return nil
 		}
-		if !awsiot.ValidAttributeName(m.Key) {
-			w.failKey(m, "attribute name %q must have %s", awsiot.Clip(m.Key), awsiot.AttributeNameRule)
+		if !awsiot.AttributeNames.Valid(m.Key) {
+			w.failKey(m, "attribute name %q must have %s", awsiot.Clip(m.Key), awsiot.AttributeNames)
 		}
 	}
-	return w.texts(members, rule("attribute value", awsiot.ValidAttributeValue, awsiot.AttributeValueRule))
+	return w.texts(members, rule("attribute value", awsiot.AttributeValues))
 }
 
 func (w *walk) certificate(n, settings *jsontree.Node, logicalName string) *Certificate {
@@ -287,7 +287,7 @@ func (w *walk) policy(n, settings *jsontree.Node, logicalName string) Policy {
 		w.fail(n, "a policy needs exactly one of PolicyName and PolicyDocument")
 		return p
 	case name != nil:
-		p.Name = w.text(name, rule("policy name", awsiot.ValidPolicyName, awsiot.PolicyNameRule))
+		p.Name = w.text(name, rule("policy name", awsiot.PolicyNames))
 		return p
 	case document.Kind != jsontree.Object || isFunction(document):
 		p.Document = []byte(w.text(document, compacted))
@@ -354,10 +354,10 @@ func (w *walk) override(settings *jsontree.Node, key, capitals string, more ...s
 type constraint func(w *walk, value string) string
 
 // rule allows what the registry allows.
-func rule(what string, valid func(string) bool, must string) constraint {
+func rule(what string, names awsiot.NameRule) constraint {
 	return func(w *walk, value string) string {
-		if !valid(value) {
-			w.reject(invalidRequest, "%s %q must have %s", what, awsiot.Clip(value), must)
+		if !names.Valid(value) {
+			w.reject(invalidRequest, "%s %q must have %s", what, awsiot.Clip(value), names)
 		}
 		return value
 	}
@@ -365,7 +365,7 @@ func rule(what string, valid func(string) bool, must string) constraint {
 
 // named allows what a thing and its like may be named.
 func named(what string) constraint {
-	return rule(what+" name", awsiot.ValidThingName, awsiot.ThingNameRule)
+	return rule(what+" name", awsiot.ThingNames)
 }
 
 // oneOf allows few values, in any letter case.

@@ -196,8 +196,8 @@ func exportGreengrassLite(e *exported) (string, error) {
 	switch {
 	case e.roleAlias == "" || e.credentialsEndpoint == "":
 		return "", errors.New("greengrass-lite needs --role-alias and the setting server.credentialsEndpoint, the output of \"aws iot describe-endpoint --endpoint-type iot:CredentialProvider\"")
-	case !awsiot.ValidRoleAlias(e.roleAlias):
-		return "", fmt.Errorf("role alias %q: AWS IoT allows %s", e.roleAlias, awsiot.RoleAliasRule)
+	case !awsiot.RoleAliases.Valid(e.roleAlias):
+		return "", fmt.Errorf("role alias %q: AWS IoT allows %s", e.roleAlias, awsiot.RoleAliases)
 	case e.region == "":
 		return "", fmt.Errorf("greengrass-lite needs the Region, which neither %s nor %s has", e.endpoint, e.credentialsEndpoint)
 	case e.hardware == "tpm":
