@@ -32,19 +32,14 @@ var (
 	errClock  = errors.New("the system was suspended, or its clock was set")
 )
 
-// A clock notices jumps of the wall clock.
-type clock struct {
-	now             func() time.Time
-	wall, monotonic time.Time // at the last call of jumped
-}
-
-func newClock(now func() time.Time) *clock { return &clock{now, now().Round(0), time.Now()} }
-
-// jumped reports whether there was a jump since the last call.
-func (c *clock) jumped() bool {
-	before := *c
-	c.wall, c.monotonic = c.now().Round(0), time.Now()
-	return (c.wall.Sub(before.wall) - c.monotonic.Sub(before.monotonic)).Abs() > clockJump
+// watchClock returns a function that reports whether the wall clock has jumped since its last call.
+func watchClock(now func() time.Time) (jumped func() bool) {
+	wall, monotonic := now().Round(0), time.Now()
+	return func() bool {
+		formerWall, formerMonotonic := wall, monotonic
+		wall, monotonic = now().Round(0), time.Now()
+		return (wall.Sub(formerWall) - monotonic.Sub(formerMonotonic)).Abs() > clockJump
+	}
 }
 
 // A backoff makes delays with full jitter: each is random between zero and a limit that doubles.
@@ -64,7 +59,6 @@ func (b *backoff) next(lasted time.Duration) time.Duration {
 // stayConnected connects until ctx ends.
 func (a *agent) stayConnected(ctx context.Context) {
 	var delays backoff
-	takeovers := 0 // in a row
 	for ctx.Err() == nil {
 		id, lasted, err := a.connectOnce(ctx)
 		if ctx.Err() != nil {
@@ -76,12 +70,7 @@ func (a *agent) stayConnected(ctx context.Context) {
 		}
 		delay := delays.next(lasted)
 		cause := causeOf(err)
-		if cause == causeClosed && lasted > 0 && delays.limit > firstDelay {
-			takeovers++
-		} else {
-			takeovers = 0
-		}
-		if takeovers > 0 {
+		if cause == causeClosed && lasted > 0 && delays.limit > firstDelay { // not the first in a row
 			cause = causeTakeover
 			err = fmt.Errorf("another client probably connects with client id %s, which AWS IoT allows once (%w)", a.thing, err)
 		}
@@ -94,8 +83,8 @@ func (a *agent) stayConnected(ctx context.Context) {
 
 // sleepUntilJump waits, but not on after a jump of the clock: what failed may succeed now.
 func (a *agent) sleepUntilJump(ctx context.Context, d time.Duration) {
-	clock := newClock(a.now)
-	for until := time.Now().Add(d); sleep(ctx, min(time.Until(until), clockInterval)) && time.Now().Before(until) && !clock.jumped(); {
+	jumped := watchClock(a.now)
+	for until := time.Now().Add(d); sleep(ctx, min(time.Until(until), clockInterval)) && time.Now().Before(until) && !jumped(); {
 	}
 }
 
@@ -185,12 +174,12 @@ func (a *agent) useConnection(ctx context.Context, conn *session.Session, presen
 
 // awaitEnd returns why the connection is to end.
 func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *identity.Identity) error {
-	for clock := newClock(a.now); ; {
+	for jumped := watchClock(a.now); ; {
 		a.mu.Lock()
 		wait := time.Until(a.rotationDue(id))
 		a.mu.Unlock()
 		switch {
-		case clock.jumped():
+		case jumped():
 			return errClock
 		case wait <= 0:
 			return errRotate
