@@ -130,11 +130,7 @@ func Run(ctx context.Context, c Config) error {
 		state:         state{identity: id, reconnects: map[string]uint64{}, serviceErrors: map[string]uint64{}},
 		link:          link{changed: make(chan struct{})},
 	}
-	a.publisher = publisher{outbox: a.outbox, turn: make(turn, 1), idle: make(chan struct{}, 1), setAside: func(m outbox.Message, err error) {
-		a.Log.Error("a message has ended the connection three times in a row and is set aside; the device's policy probably denies its topic",
-			"topic", m.Topic, "bytes", len(m.Payload), "stored", m.Stored.UTC(), "error", err)
-		a.update(func(s *state) { s.setAside++ })
-	}}
+	a.publisher = publisher{agent: a, turn: make(turn, 1), idle: make(chan struct{}, 1)}
 	defer a.outbox.Close()
 	a.setRoutes(c.Routes)
 	stopAPI, err := a.serveAPI(ctx)

@@ -45,16 +45,15 @@ func awaitAnswer(ctx context.Context, bytes int) (context.Context, context.Cance
 
 // A publisher sends what is in the outbox.
 type publisher struct {
-	outbox *outbox.Outbox
+	agent  *agent
 	turn   turn
 	pace   pace // guarded by the turn
 	window window
 	// alone: the last connection ended with messages unacknowledged. Until as many are through,
 	// each is sent alone, to find the one that AWS IoT denies.
 	alone      int
-	suspect    uint64 // the message that ended the last connection, alone
-	rejections int    // how many connections it has ended in a row
-	setAside   func(outbox.Message, error)
+	suspect    uint64        // the message that ended the last connection, alone
+	rejections int           // how many connections it has ended in a row
 	idle       chan struct{} // receives a value when there is nothing to send
 }
 
@@ -75,7 +74,7 @@ func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
 		batches = 0
 		signal(p.idle)
 		select {
-		case <-p.outbox.Ready():
+		case <-p.agent.outbox.Ready():
 		case <-time.After(10 * time.Second): // a disk that could not be read
 		case <-ctx.Done():
 		}
@@ -102,7 +101,7 @@ func (p *publisher) publishNext(ctx context.Context, conn *session.Session) (sen
 	if count, err = p.pace.wait(ctx, count); err != nil {
 		return false, err
 	}
-	batch, err := p.outbox.Next(count, p.window.bytes())
+	batch, err := p.agent.outbox.Next(count, p.window.bytes())
 	if err != nil || len(batch) == 0 {
 		return false, nil
 	}
@@ -128,7 +127,7 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 		p.rejections = 0
 		// An error is that of the disk: the messages stay there and are not sent again by this
 		// process.
-		_ = p.outbox.Acknowledge(batch[acknowledged-1])
+		_ = p.agent.outbox.Acknowledge(batch[acknowledged-1])
 	}
 	if !endedBy(err, "PUBLISH") {
 		return err
@@ -144,8 +143,10 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 	p.alone = max(1, p.alone)
 	if p.rejections++; p.rejections >= maxRejections {
 		p.rejections = 0
-		if asideErr := p.outbox.SetAside(m); asideErr == nil {
-			p.setAside(m, err)
+		if p.agent.outbox.SetAside(m) == nil {
+			p.agent.Log.Error("a message has ended the connection three times in a row and is set aside; the device's policy probably denies its topic",
+				"topic", m.Topic, "bytes", len(m.Payload), "stored", m.Stored.UTC(), "error", err)
+			p.agent.update(func(s *state) { s.setAside++ })
 		}
 	}
 	return err

@@ -55,13 +55,11 @@ func (t turn) take(ctx context.Context, conn *session.Session) (release func(), 
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	select {
-	case <-conn.Done():
+	if conn.Err() != nil { // by another request
 		<-t
-		return nil, session.ErrNotConnected // by another request
-	default:
-		return func() { <-t }, nil
+		return nil, session.ErrNotConnected
 	}
+	return func() { <-t }, nil
 }
 
 // denialPause is how long a request of a service is not repeated that has ended maxRejections
