@@ -38,7 +38,7 @@ const (
 	maxConnections  = 2048               // in any case
 	burstTimeout    = 10 * time.Second   // how long many programs at once have to send and to wait
 	requestTimeout  = 30 * time.Second   // to send a request, its body included
-	responseTimeout = 10 * time.Second   // to take one piece of a response
+	responseTimeout = 10 * time.Second   // to take a response
 	idleTimeout     = 2 * time.Minute    // for the next request of a connection
 	dropTimeout     = time.Minute        // of a subscriber that is dropped, to take the last line
 )
@@ -72,6 +72,7 @@ func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 		}),
 		ReadHeaderTimeout:            responseTimeout,
 		ReadTimeout:                  requestTimeout,
+		WriteTimeout:                 requestTimeout, // until a handler answers
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               8 << 10,
 		DisableGeneralOptionsHandler: true,
@@ -191,17 +192,11 @@ type apiConn struct {
 	net.Conn
 	since     time.Time   // when it began to wait for a request
 	answering atomic.Bool // a handler answers
-	patient   atomic.Bool // its handler sets the deadlines of writing
 }
 
 // Write puts into JSON what net/http answers before there is a handler: that it rejects the header
 // of a request.
 func (c *apiConn) Write(p []byte) (int, error) {
-	if !c.patient.Load() {
-		if err := c.SetWriteDeadline(time.Now().Add(responseTimeout)); err != nil {
-			return 0, err
-		}
-	}
 	status, _, _ := bytes.Cut(p, []byte("\r\n"))
 	_, reason, _ := strings.Cut(string(status), " ")
 	if c.answering.Load() || reason < "4" {
@@ -213,8 +208,6 @@ func (c *apiConn) Write(p []byte) (int, error) {
 }
 
 type connKey struct{}
-
-func connOf(r *http.Request) *apiConn { return r.Context().Value(connKey{}).(*apiConn) }
 
 // apiConns bounds the connections that wait for a request of their program: another one takes the
 // place of the oldest.
@@ -230,7 +223,6 @@ func (c *apiConns) changeState(accepted net.Conn, state http.ConnState) {
 	switch conn := accepted.(*apiConn); state {
 	case http.StateNew, http.StateIdle:
 		conn.answering.Store(false)
-		conn.patient.Store(false)
 		conn.since = time.Now()
 		c.waiting = append(c.waiting, conn)
 		for n := len(c.waiting); n > maxWaiting && time.Since(c.waiting[0].since) > burstTimeout; n-- {
@@ -246,7 +238,7 @@ func (c *apiConns) changeState(accepted net.Conn, state http.ConnState) {
 func (c *apiConns) answer(r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	conn := connOf(r)
+	conn := r.Context().Value(connKey{}).(*apiConn)
 	conn.answering.Store(true)
 	c.remove(conn)
 }
@@ -269,6 +261,7 @@ func Answer(answer func(http.ResponseWriter, *http.Request) (any, error)) http.H
 			value = map[string]string{"error": err.Error()}
 		}
 		if value != nil {
+			http.NewResponseController(w).SetWriteDeadline(time.Now().Add(responseTimeout))
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(status)
 			json.NewEncoder(w).Encode(value) // the program may be gone
@@ -354,7 +347,9 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) (any, er
 	}
 	defer a.subscriptions.remove(sub)
 	control := http.NewResponseController(w)
-	if err := control.SetReadDeadline(time.Time{}); err != nil {
+	// A program that does not read has no deadline until too much waits for it: it can read why it
+	// was dropped.
+	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
 		return nil, err
 	}
 	select {
@@ -366,9 +361,6 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) (any, er
 	w.WriteHeader(http.StatusOK)
 	lines := json.NewEncoder(w)
 	lines.SetEscapeHTML(false)
-	// A program that does not read has no deadline until too much waits for it: it can read why it
-	// was dropped.
-	connOf(r).patient.Store(true)
 	defer context.AfterFunc(ctx, func() { control.SetWriteDeadline(time.Now().Add(dropTimeout)) })()
 	for err := control.Flush(); err == nil; err = control.Flush() {
 		select {
