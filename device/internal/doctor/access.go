@@ -32,7 +32,7 @@ type role struct {
 // claimAccess connects with the claim and subscribes to the response topics of the provisioning
 // API, as bootstrap would. Of several claims one has to work: what is wrong with those before it is
 // a warning then.
-func (r *run) claimAccess(ctx context.Context) {
+func (r *run) claimAccess(ctx context.Context, _ string) {
 	create := awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.JSON}
 	if r.Settings.Bootstrap.Keys == config.KeysService {
 		create.Operation = awsiot.CreateKeysAndCertificate
@@ -43,8 +43,10 @@ func (r *run) claimAccess(ctx context.Context) {
 		clientID: func() string { return "claim-doctor-" + strings.ToLower(rand.Text()) },
 		filters:  []string{create.Accepted(), create.Rejected(), register.Accepted(), register.Rejected()},
 	}
-	var checks []Check // those of the claims before, too
-	for i, claim := range r.claims {
+	var checks []Check // of all claims
+	works := false
+	for i := 0; i < len(r.claims) && !works; i++ {
+		claim := r.claims[i]
 		one := &run{Config: r.Config, roots: r.roots, port: r.port, trusted: r.trusted, skew: r.skew}
 		one.Progress = func(Check) {}
 		as.certificate = claim.Certificate
@@ -56,29 +58,27 @@ func (r *run) claimAccess(ctx context.Context) {
 			}
 			checks = append(checks, c)
 		}
-		works := one.report.Result != Fail
-		if !works && i < len(r.claims)-1 {
-			continue
-		}
-		for _, c := range checks {
-			if works && c.Result == Fail {
-				c.Result, c.Class, c.class = Warn, "", awsiot.Failed
-			}
-			r.add(c)
-		}
-		return
+		works = one.report.Result != Fail
 	}
-	r.access(ctx, as) // there is none
+	for _, c := range checks {
+		if works && c.Result == Fail {
+			c.Result, c.Class, c.class = Warn, "", awsiot.Failed
+		}
+		r.add(c)
+	}
+	if len(r.claims) == 0 {
+		r.access(ctx, as) // which says so
+	}
 }
 
 // deviceAccess connects as the device and subscribes below its own topic, unless the agent is
 // connected.
-func (r *run) deviceAccess(ctx context.Context) {
+func (r *run) deviceAccess(ctx context.Context, name string) {
 	own := role{name: "device"}
 	if r.device != nil {
 		thing := r.device.Record.ThingName
 		if r.Connected != nil && r.Connected(ctx, thing) {
-			r.skip("device-connect", "the agent (iot_device run) has the connection of "+thing)
+			r.skip(name, "the agent (iot_device run) has the connection of "+thing)
 			return
 		}
 		own.certificate = r.device.TLS()
@@ -137,28 +137,20 @@ func (r *run) connect(ctx context.Context, as role) (*session.Session, error) {
 	}
 }
 
-// subscribe tries all filters at once, and one by one when that is denied, each on a new session if
-// the last one ended.
+// subscribe tries the filters one by one, each on a new session if the last one ended.
 func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[string]bool {
-	try := func(filters ...string) error {
-		ctx, cancel := context.WithTimeout(ctx, r.Timeout)
-		defer cancel()
-		return s.Subscribe(ctx, filters...)
-	}
-	err := try(as.filters...)
-	together := err == nil || len(as.filters) == 1
 	granted := map[string]bool{}
 	for _, filter := range as.filters {
-		if !together {
-			err = nil
-			if s == nil || s.Err() != nil {
-				if err = pause(ctx); err == nil {
-					s, err = r.connect(ctx, as)
-				}
+		var err error
+		if s == nil || s.Err() != nil {
+			if err = pause(ctx); err == nil {
+				s, err = r.connect(ctx, as)
 			}
-			if err == nil {
-				err = try(filter)
-			}
+		}
+		if err == nil {
+			answer, cancel := context.WithTimeout(ctx, r.Timeout)
+			err = s.Subscribe(answer, filter)
+			cancel()
 		}
 		granted[filter] = err == nil
 		switch name := as.name + "-subscribe"; {
@@ -181,13 +173,13 @@ func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[st
 }
 
 // provisioningTemplate reports what is known of the template without registering a thing.
-func (r *run) provisioningTemplate(context.Context) {
+func (r *run) provisioningTemplate(_ context.Context, name string) {
 	parameters := slices.Sorted(maps.Keys(r.Settings.TemplateParameters()))
 	found := fmt.Sprintf("%s with %s", r.Settings.Bootstrap.ProvisioningTemplate, strings.Join(parameters, ", "))
 	if r.template {
-		r.ok("template", found+": the claim policy allows it; existence and parameters can be verified only by registering")
+		r.ok(name, found+": the claim policy allows it; existence and parameters can be verified only by registering")
 	} else {
-		r.skip("template", found+": not verified")
+		r.skip(name, found+": not verified")
 	}
 }
 

@@ -88,7 +88,7 @@ func Run(ctx context.Context, c Config) Report {
 	r := &run{Config: c}
 	for _, step := range []struct {
 		name  string
-		run   func(context.Context)
+		run   func(ctx context.Context, name string)
 		needs string // "configuration", or "endpoint" and with it that
 	}{
 		{"configuration", r.configuration, ""},
@@ -112,7 +112,7 @@ func Run(ctx context.Context, c Config) Report {
 		case step.needs == "endpoint" && r.Settings.Server.Endpoint == "":
 			r.skip(step.name, "there is no endpoint")
 		default:
-			step.run(ctx)
+			step.run(ctx, step.name)
 		}
 	}
 	return r.report

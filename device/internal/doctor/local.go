@@ -24,8 +24,9 @@ func expirySoon(c *x509.Certificate) time.Duration {
 	return min(30*24*time.Hour, c.NotAfter.Sub(c.NotBefore)/4)
 }
 
-func (r *run) configuration(context.Context) {
-	const name = "configuration"
+// configuration reports the problems of the configuration, those of an endpoint of AWS under its own
+// name, and the kind of such an endpoint.
+func (r *run) configuration(_ context.Context, name string) {
 	problems, _ := errors.AsType[config.Problems](r.Problems)
 	if r.Settings == nil {
 		r.reportProblems(name, problems)
@@ -37,31 +38,28 @@ func (r *run) configuration(context.Context) {
 	for _, w := range r.Settings.Warnings {
 		r.warn(name, w, "", "")
 	}
-	r.endpointKind(problems)
-	if r.Problems == nil {
-		r.ok(name, fmt.Sprintf("serial number %s at %s, port %d", r.Settings.SerialNumber, r.Settings.Server.Endpoint, r.Settings.Server.Port))
-	}
-}
-
-// endpointKind names the kind of an endpoint of AWS, and reports the problems of the configuration:
-// those of such an endpoint under its own name.
-func (r *run) endpointKind(problems config.Problems) {
-	endpoint := awsiot.ParseEndpoint(r.Settings.Server.Endpoint)
+	endpoint, unusable := awsiot.ParseEndpoint(r.Settings.Server.Endpoint), false
 	for _, p := range problems {
-		name := "configuration"
-		if p.Key == "server.endpoint" && endpoint.AWS() {
-			name = "endpoint"
+		place := name
+		if p.Key == "server.endpoint" {
+			unusable = true
+			if endpoint.AWS() {
+				place = "endpoint"
+			}
 		}
-		r.reportProblems(name, config.Problems{p})
+		r.reportProblems(place, config.Problems{p})
 	}
 	switch {
-	case slices.ContainsFunc(problems, func(p config.Problem) bool { return p.Key == "server.endpoint" }):
+	case unusable:
 	case endpoint.Kind == awsiot.EndpointData:
 		r.ok("endpoint", fmt.Sprintf("%s, the %s in %s", endpoint.Host, endpoint.Kind, endpoint.Region))
 	case endpoint.AWS():
 		r.warn("endpoint", endpoint.Host+" is the "+string(endpoint.Kind), "", askForEndpoint)
 	default:
 		r.skip("endpoint", endpoint.Host+" is not an AWS endpoint")
+	}
+	if r.Problems == nil {
+		r.ok(name, fmt.Sprintf("serial number %s at %s, port %d", r.Settings.SerialNumber, r.Settings.Server.Endpoint, r.Settings.Server.Port))
 	}
 }
 
@@ -81,8 +79,7 @@ const removeBundle = "to use the Amazon roots of this program, rename the file, 
 // rootBundle reads the certificates that the server's one is verified against.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
-func (r *run) rootBundle(context.Context) {
-	const name = "roots"
+func (r *run) rootBundle(_ context.Context, name string) {
 	files, _, err := r.Settings.Check(false)
 	if problems, _ := errors.AsType[config.Problems](err); len(problems) > 0 {
 		r.reportProblems(name, problems)
@@ -115,8 +112,7 @@ func (r *run) rootBundle(context.Context) {
 }
 
 // claimFiles checks the claim as bootstrap does. A wrong clock has a check of its own.
-func (r *run) claimFiles(context.Context) {
-	const name = "claim-files"
+func (r *run) claimFiles(_ context.Context, name string) {
 	isHere := func(c config.Claim) bool {
 		_, err := os.Stat(c.PrivateKeyPath)
 		return !errors.Is(err, fs.ErrNotExist)
@@ -156,8 +152,7 @@ func (r *run) claimFiles(context.Context) {
 }
 
 // identityFiles checks the device's own certificate, key and record.
-func (r *run) identityFiles(context.Context) {
-	const name = "identity-files"
+func (r *run) identityFiles(_ context.Context, name string) {
 	own := r.Settings.Identity()
 	own.Now, own.Log = r.Now, r.Log
 	store, err := identity.NewStore(own)
@@ -241,8 +236,7 @@ const ampleSpace = 1 << 20 // more than identity, journal and their replacements
 
 // disk tries what bootstrap does where the identity is or would be. A device that has its identity
 // can do without.
-func (r *run) disk(context.Context) {
-	const name = "disk"
+func (r *run) disk(_ context.Context, name string) {
 	if r.store == nil {
 		r.skip(name, "without a serial number its place is unknown")
 		return
@@ -283,11 +277,11 @@ func (r *run) plausible() bool {
 }
 
 // clock compares the clock with itself and with what is on disk.
-func (r *run) clock(context.Context) {
+func (r *run) clock(_ context.Context, name string) {
 	now := r.Now()
 	if !r.plausible() {
 		r.skew = earliest.Sub(now)
-		r.fail("clock", awsiot.Temporary, fmt.Sprintf("the clock is %d: it shows %s", now.UTC().Year(), date(now)), cause("clock"))
+		r.fail(name, awsiot.Temporary, fmt.Sprintf("the clock is %d: it shows %s", now.UTC().Year(), date(now)), cause("clock"))
 	}
 	for _, claim := range r.claims {
 		leaf := claim.Certificate.Leaf
@@ -297,7 +291,7 @@ func (r *run) clock(context.Context) {
 		r.noEarlierThan(r.device.Certificate, "the device's certificate")
 	}
 	if r.skew == 0 {
-		r.ok("clock", date(now))
+		r.ok(name, date(now))
 	}
 }
 

@@ -18,8 +18,7 @@ import (
 )
 
 // dns looks the endpoint up, unless a proxy will do that.
-func (r *run) dns(ctx context.Context) {
-	const name = "dns"
+func (r *run) dns(ctx context.Context, name string) {
 	host := r.Settings.Server.Endpoint
 	proxy, err := r.options().ProxyURL()
 	if err != nil {
@@ -58,9 +57,9 @@ func (r *run) dns(ctx context.Context) {
 // pass where a firewall blocks the first.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
-func (r *run) tcp(ctx context.Context) {
+func (r *run) tcp(ctx context.Context, name string) {
 	if r.unknown {
-		r.skip("tcp", "there is no address to connect to")
+		r.skip(name, "there is no address to connect to")
 		return
 	}
 	configured := r.Settings.Server.Port
@@ -106,13 +105,11 @@ func (r *run) dial(ctx context.Context, port int) error {
 	return conn.Close()
 }
 
-const serverName = "server-certificate"
-
 // server reads the server's certificates before it trusts any of them, to report why one is not
 // trusted.
-func (r *run) server(ctx context.Context) {
+func (r *run) server(ctx context.Context, name string) {
 	if r.port == 0 {
-		r.skip(serverName, "no port is open")
+		r.skip(name, "no port is open")
 		return
 	}
 	state, err := r.handshake(ctx, nil)
@@ -126,14 +123,14 @@ func (r *run) server(ctx context.Context) {
 	}
 	switch {
 	case len(state.PeerCertificates) > 0:
-		r.verify(state.PeerCertificates)
+		r.verify(name, state.PeerCertificates)
 		r.alpn(state, err)
 	case isA[tls.RecordHeaderError](err):
-		r.fail(serverName, awsiot.Temporary, "the server does not speak TLS", cause("not-tls"))
+		r.fail(name, awsiot.Temporary, "the server does not speak TLS", cause("not-tls"))
 	case errors.Is(err, context.DeadlineExceeded):
-		r.fail(serverName, awsiot.Temporary, "the server does not respond to the TLS handshake", cause("tls-silence"))
+		r.fail(name, awsiot.Temporary, "the server does not respond to the TLS handshake", cause("tls-silence"))
 	default:
-		r.fail(serverName, awsiot.Temporary, "the TLS handshake failed: "+err.Error(), cause("tls-silence"))
+		r.fail(name, awsiot.Temporary, "the TLS handshake failed: "+err.Error(), cause("tls-silence"))
 	}
 }
 
@@ -161,11 +158,11 @@ func (r *run) handshake(ctx context.Context, curves []tls.CurveID) (state tls.Co
 }
 
 // verify verifies the chain against the bundle and explains what is wrong.
-func (r *run) verify(chain []*x509.Certificate) {
+func (r *run) verify(name string, chain []*x509.Certificate) {
 	leaf := chain[0]
 	r.noEarlierThan(leaf, "the server's certificate")
 	if r.roots == nil {
-		r.skip(serverName, "there are no roots to verify it against")
+		r.skip(name, "there are no roots to verify it against")
 		return
 	}
 	o := x509.VerifyOptions{
@@ -183,20 +180,20 @@ func (r *run) verify(chain []*x509.Certificate) {
 	case err == nil:
 		r.trusted = true
 		top := verified[0][len(verified[0])-1]
-		r.ok(serverName, fmt.Sprintf("%q, valid until %s, from root %q", leaf.Subject, date(leaf.NotAfter), top.Subject.CommonName))
+		r.ok(name, fmt.Sprintf("%q, valid until %s, from root %q", leaf.Subject, date(leaf.NotAfter), top.Subject.CommonName))
 	case isA[x509.HostnameError](err):
-		r.fail(serverName, awsiot.Temporary, fmt.Sprintf("it is for %s, not for %s", strings.Join(leaf.DNSNames, ", "), o.DNSName), cause("wrong-server", "endpoint", o.DNSName))
+		r.fail(name, awsiot.Temporary, fmt.Sprintf("it is for %s, not for %s", strings.Join(leaf.DNSNames, ", "), o.DNSName), cause("wrong-server", "endpoint", o.DNSName))
 	case invalid.Cert != nil && invalid.Reason == x509.Expired:
-		r.fail(serverName, awsiot.Temporary, fmt.Sprintf("%q expired on %s, and the clock shows %s", invalid.Cert.Subject, date(invalid.Cert.NotAfter), date(o.CurrentTime)), cause("server-time"))
+		r.fail(name, awsiot.Temporary, fmt.Sprintf("%q expired on %s, and the clock shows %s", invalid.Cert.Subject, date(invalid.Cert.NotAfter), date(o.CurrentTime)), cause("server-time"))
 	case isA[x509.UnknownAuthorityError](err):
-		r.unknownRoot(chain[len(chain)-1])
+		r.unknownRoot(name, chain[len(chain)-1])
 	default:
-		r.fail(serverName, awsiot.Temporary, "it cannot be verified: "+err.Error(), cause("unknown-root", "roots", r.rootsFrom))
+		r.fail(name, awsiot.Temporary, "it cannot be verified: "+err.Error(), cause("unknown-root", "roots", r.rootsFrom))
 	}
 }
 
 // unknownRoot names the root that the bundle lacks: the issuer at the top of the chain.
-func (r *run) unknownRoot(top *x509.Certificate) {
+func (r *run) unknownRoot(name string, top *x509.Certificate) {
 	missing := cmp.Or(top.Issuer.CommonName, top.Issuer.String())
 	isNamed := func(roots []*x509.Certificate) bool {
 		return slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return c.Subject.CommonName == missing })
@@ -213,7 +210,7 @@ func (r *run) unknownRoot(top *x509.Certificate) {
 	case isNamed(r.bundle):
 		c.Why, c.Remedy = "the bundle has a root of this name with another key: the server was set up anew since", "copy the server's root certificate again"
 	}
-	r.fail(serverName, awsiot.Temporary, fmt.Sprintf("its root, %q, is not in %s", missing, r.rootsFrom), c)
+	r.fail(name, awsiot.Temporary, fmt.Sprintf("its root, %q, is not in %s", missing, r.rootsFrom), c)
 }
 
 // alpn checks that port 443 leads to MQTT and not to HTTPS.
