@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -16,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,7 +48,7 @@ type Reporter struct {
 	began  time.Time
 	next   time.Time // of the next report; zero before the first
 	lastID int64
-	last   *traffic // of the last report
+	last   map[string]uint64 // the traffic until the last report, nil before the first
 }
 
 // New returns a reporter. Its first report follows within an interval, at a time that the thing's
@@ -97,11 +99,9 @@ func Offset(thing string, interval time.Duration) time.Duration {
 	return time.Duration(hash.Sum64() % uint64(interval))
 }
 
-// traffic counts what went over all interfaces but the loopback.
-type traffic struct{ bytesIn, packetsIn, bytesOut, packetsOut uint64 }
-
-// read returns the metrics. Sockets of the loopback are of no concern to others and are left out.
-func (r *Reporter) read() (metrics map[string]any, now *traffic, err error) {
+// read returns the metrics, and the traffic until now. Sockets of the loopback are of no concern to
+// others and are left out.
+func (r *Reporter) read() (metrics map[string]any, now map[string]uint64, err error) {
 	found := map[string][]any{} // by the protocol of ports, or established
 	for _, file := range []string{"tcp", "tcp6", "udp", "udp6"} {
 		lines, err := r.lines(file)
@@ -139,32 +139,35 @@ func (r *Reporter) read() (metrics map[string]any, now *traffic, err error) {
 	if now, err = r.traffic(); err != nil {
 		return nil, nil, err
 	}
-	if l := r.last; l != nil && now.bytesIn >= l.bytesIn && now.bytesOut >= l.bytesOut && now.packetsIn >= l.packetsIn && now.packetsOut >= l.packetsOut { // not if an interface has gone
-		metrics["network_stats"] = map[string]uint64{
-			"bytes_in": now.bytesIn - l.bytesIn, "bytes_out": now.bytesOut - l.bytesOut,
-			"packets_in": now.packetsIn - l.packetsIn, "packets_out": now.packetsOut - l.packetsOut,
+	stats := map[string]uint64{}
+	for name, count := range now {
+		if last, ok := r.last[name]; ok && count >= last {
+			stats[name] = count - last
 		}
+	}
+	if len(stats) == len(counters) { // no interface has gone
+		metrics["network_stats"] = stats
 	}
 	return metrics, now, nil
 }
 
-// traffic reads the counters of the interfaces.
-func (r *Reporter) traffic() (*traffic, error) {
+// counters has the columns of /proc/net/dev, proc_pid_net(5), by AWS's names.
+var counters = map[string]int{"bytes_in": 1, "packets_in": 2, "bytes_out": 9, "packets_out": 10}
+
+// traffic counts what went over all interfaces but the loopback.
+func (r *Reporter) traffic() (map[string]uint64, error) {
 	lines, err := r.lines("dev")
-	if err != nil {
-		return nil, err
-	}
-	sum := &traffic{}
+	sum := map[string]uint64{}
 	for _, fields := range lines {
 		if len(fields) < 11 || fields[0] == "lo:" {
 			continue
 		}
-		for i, counter := range map[int]*uint64{1: &sum.bytesIn, 2: &sum.packetsIn, 9: &sum.bytesOut, 10: &sum.packetsOut} {
-			n, _ := strconv.ParseUint(fields[i], 10, 64) // none in the lines of the heading
-			*counter += n
+		for name, column := range counters {
+			n, _ := strconv.ParseUint(fields[column], 10, 64) // none in the lines of the heading
+			sum[name] += n
 		}
 	}
-	return sum, nil
+	return sum, err
 }
 
 func (r *Reporter) lines(file string) (lines [][]string, err error) {
@@ -179,17 +182,13 @@ func (r *Reporter) lines(file string) (lines [][]string, err error) {
 // order.
 func address(text string) netip.AddrPort {
 	words, number, _ := strings.Cut(text, ":")
-	port, err := strconv.ParseUint(number, 16, 16)
-	if err != nil || len(words)%8 != 0 {
+	octets, err := hex.DecodeString(words)
+	port, portErr := strconv.ParseUint(number, 16, 16)
+	if err != nil || portErr != nil || len(octets)%4 != 0 {
 		return netip.AddrPort{}
 	}
-	var octets []byte
-	for ; words != ""; words = words[8:] {
-		word, err := strconv.ParseUint(words[:8], 16, 32)
-		if err != nil {
-			return netip.AddrPort{}
-		}
-		octets = binary.NativeEndian.AppendUint32(octets, uint32(word))
+	for word := range slices.Chunk(octets, 4) {
+		binary.NativeEndian.PutUint32(word, binary.BigEndian.Uint32(word))
 	}
 	addr, _ := netip.AddrFromSlice(octets)
 	return netip.AddrPortFrom(addr.Unmap(), uint16(port))

@@ -53,7 +53,7 @@ type Shadow struct {
 	again    bool // the program is to be called even if it was for this desired state
 	stale    bool // the state must be got again
 	fault    string
-	counters map[string]uint64
+	counters map[string]uint64 // requests by result, ignored messages by reason
 }
 
 // A state is what survives a restart.
@@ -66,19 +66,6 @@ type state struct {
 	// call.
 	Applied object `json:"applied"`
 }
-
-// The counters.
-const (
-	countAccepted  = "accepted"
-	countConflict  = "conflict"  // 409
-	countThrottled = "throttled" // 429
-	countDropped   = "dropped"   // a change that AWS IoT will never accept: 400, 413
-	countFailed    = "failed"
-	countMalformed = "malformed" // a message
-	countOld       = "old"       // a message with a version before the present one
-	countForeign   = "foreign"   // a message of another thing
-	countOverflow  = "overflow"  // a message, while too many waited
-)
 
 // New returns the shadow with the state that an earlier process has left.
 func New(c Config) (*Shadow, error) {
@@ -93,7 +80,7 @@ func New(c Config) (*Shadow, error) {
 		changed:  make(chan struct{}, 1),
 		desired:  make(chan struct{}, 1),
 		stale:    true,
-		counters: map[string]uint64{countMalformed: 0},
+		counters: map[string]uint64{"malformed": 0},
 	}
 	s.config.Log = c.Log.With("shadow", s.Name())
 	switch data, err := os.ReadFile(s.path()); {

@@ -1,7 +1,6 @@
 package shadow
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -48,7 +47,7 @@ func (s *Shadow) Deliver(m session.Message) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.stale = true
-		s.counters[countOverflow]++
+		s.counters["overflow"]++
 	}
 	return true
 }
@@ -93,7 +92,7 @@ func (s *Shadow) Serve(ctx context.Context, conn session.Shared) error {
 			r.deadline = time.Now().Add(answerTimeout) // on a slow link others may have been sent before
 			if err != nil && ctx.Err() == nil {
 				x.fail("publishing a request to the Device Shadow service", err)
-				x.repeat(countFailed)
+				x.repeat("failed")
 			}
 		}
 		due := x.retryAt
@@ -111,7 +110,7 @@ func (s *Shadow) Serve(ctx context.Context, conn session.Shared) error {
 		case <-expired:
 			if x.waiting != nil {
 				x.fail("waiting for the Device Shadow service", context.DeadlineExceeded)
-				x.repeat(countFailed)
+				x.repeat("failed")
 			}
 		case <-ctx.Done():
 			return nil
@@ -167,10 +166,10 @@ func (x *exchange) receive(thing string, m session.Message) {
 	wellFormed := len(m.Payload) <= maxMessage && utf8.Valid(m.Payload)
 	switch {
 	case t.Thing != thing:
-		x.count(countForeign)
+		x.count("foreign")
 	case response == "rejected":
 		if !wellFormed || json.Unmarshal(m.Payload, &rejected) != nil || rejected.Code == 0 {
-			x.count(countMalformed)
+			x.count("malformed")
 		} else if x.waiting != nil && x.waiting.operation == t.Operation && (rejected.ClientToken == "" || rejected.ClientToken == x.waiting.token) {
 			x.rejected(rejected)
 		} // another client's
@@ -182,14 +181,14 @@ func (x *exchange) receive(thing string, m session.Message) {
 			x.waiting = nil // its response may be of before the deletion
 		}
 	case !wellFormed || awsiot.DecodeJSON(m.Payload, &d) != nil || d.Version == nil || *d.Version < 0:
-		x.count(countMalformed)
+		x.count("malformed")
 	default:
 		if response == "delta" {
 			d.State = object{"desired": d.State}
 		}
 		known, err := sections(d.State)
 		if err != nil || response == "delta" && len(d.State["desired"].(object)) == 0 {
-			x.count(countMalformed)
+			x.count("malformed")
 			return
 		}
 		x.update(t.Operation, d, known, response == "accepted")
@@ -213,14 +212,14 @@ func (x *exchange) update(o awsiot.ShadowOperation, d awsiot.ShadowDocument, kno
 		delta, _ := d.State["delta"].(object)
 		x.synced, x.again = true, x.again || len(delta) > 0
 	case version < st.Version:
-		x.counters[countOld]++
+		x.counters["old"]++
 		x.stale = x.stale || time.Since(x.got) > checkInterval
 	default:
 		x.stale = x.stale || version > st.Version+1 // something was missed
 		st.Version, st.Known = version, merge(st.Known, known)
 	}
 	if ours && accepted {
-		x.counters[countAccepted]++
+		x.counters["accepted"]++
 		x.fault, x.waiting = "", nil
 		if o == awsiot.UpdateShadow || len(st.Queue) == 0 {
 			x.delay, x.conflicts = 0, 0
@@ -235,11 +234,11 @@ func (x *exchange) update(o awsiot.ShadowOperation, d awsiot.ShadowDocument, kno
 // adopt takes what AWS IoT has sent, also where it cannot be stored: it can be got again. The
 // caller holds mu.
 func (s *Shadow) adopt(st state) {
-	if bytes.Equal(awsiot.EncodeJSON(st), awsiot.EncodeJSON(s.state)) {
-		// nothing to store
-	} else if err := s.save(st); err != nil {
-		s.state = st
-		s.config.Log.Error("storing the shadow", "error", err)
+	if !equal(st, s.state) {
+		if err := s.save(st); err != nil {
+			s.state = st
+			s.config.Log.Error("storing the shadow", "error", err)
+		}
 	}
 	signal(s.desired)
 }
@@ -250,13 +249,13 @@ func (x *exchange) rejected(r awsiot.ShadowError) {
 	case r.Code == 404 && x.waiting.operation == awsiot.GetShadow: // there is none yet
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.counters[countAccepted]++
+		x.counters["accepted"]++
 		st := x.state
 		st.Version, st.Known = 0, object{}
 		x.synced, x.stale, x.fault, x.waiting = true, false, "", nil
 		x.adopt(st)
 	case r.Code == 409:
-		x.repeat(countConflict)
+		x.repeat("conflict")
 		if x.conflicts++; x.conflicts == 1 {
 			x.retryAt = time.Time{}
 		}
@@ -265,7 +264,7 @@ func (x *exchange) rejected(r awsiot.ShadowError) {
 		x.mu.Unlock()
 	case (r.Code == 400 || r.Code == 413) && x.waiting.operation == awsiot.UpdateShadow && r.ClientToken != "":
 		x.fail("a change of the shadow was rejected and is dropped", &r)
-		x.count(countDropped)
+		x.count("dropped")
 		x.waiting = nil
 		x.mu.Lock()
 		defer x.mu.Unlock()
@@ -273,9 +272,9 @@ func (x *exchange) rejected(r awsiot.ShadowError) {
 		st.Queue = slices.Clone(st.Queue[1:])
 		x.adopt(st)
 	case r.Code == 429:
-		x.repeat(countThrottled)
+		x.repeat("throttled")
 	default:
 		x.fail("a request to the Device Shadow service was rejected", &r)
-		x.repeat(countFailed)
+		x.repeat("failed")
 	}
 }
