@@ -153,16 +153,14 @@ func listen(socket string) (net.Listener, error) {
 		return nil, err
 	}
 	if info, err := os.Lstat(socket); err == nil && info.Mode()&os.ModeSocket != 0 {
-		conn, err := net.Dial("unix", socket)
-		if err == nil {
+		switch conn, err := net.Dial("unix", socket); {
+		case err == nil:
 			conn.Close()
-			err = syscall.EADDRINUSE
-		}
-		if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EPROTOTYPE) { // it is busy, or takes no streams
-			return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: socket, Net: "unix"}, Err: err}
-		}
-		if err := os.Remove(socket); err != nil {
-			return nil, err
+		case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EPROTOTYPE): // it is busy, or takes no streams
+		default:
+			if err := os.Remove(socket); err != nil {
+				return nil, err
+			}
 		}
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
@@ -368,7 +366,7 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) (any, er
 			lines.Encode(map[string]string{"error": context.Cause(ctx).Error()})
 			return nil, nil
 		case m := <-sub.messages:
-			a.subscriptions.taken(sub, m)
+			sub.waiting.Add(-int64(len(m.Payload)))
 			line := Message{Topic: m.Topic, PayloadBase64: m.Payload}
 			if utf8.Valid(m.Payload) {
 				line.Payload, line.PayloadBase64 = new(string(m.Payload)), nil

@@ -175,9 +175,7 @@ func (a *agent) useConnection(ctx context.Context, conn *session.Session, presen
 // awaitEnd returns why the connection is to end.
 func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *identity.Identity) error {
 	for jumped := watchClock(a.now); ; {
-		a.mu.Lock()
 		wait := time.Until(a.rotationDue(id))
-		a.mu.Unlock()
 		switch {
 		case jumped():
 			return errClock

@@ -14,8 +14,10 @@ import (
 	"example.com/fleety/device/provision"
 )
 
-// rotationDue returns when the identity is to be replaced. The caller holds mu.
+// rotationDue returns when the identity is to be replaced.
 func (a *agent) rotationDue(id *identity.Identity) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if len(a.state.rotationRequests) > 0 {
 		return time.Time{}
 	}
@@ -35,15 +37,13 @@ func (a *agent) rotationDue(id *identity.Identity) time.Time {
 // client id. After a failure the present identity stays, and the next attempt follows after
 // retryRotation.
 func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
-	a.mu.Lock()
-	c, due := a.Provision, a.rotationDue(id)
-	a.mu.Unlock()
-	if time.Until(due) > 0 {
+	if time.Until(a.rotationDue(id)) > 0 {
 		return // the request was withdrawn
 	}
 	a.OnStatus(a.thing+": replacing key and certificate", false)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
+	c := a.provision()
 	c.Rotate = true
 	c.Author = cmp.Or(c.Author, id.Record.Author)
 	result, err := provision.Run(ctx, c)

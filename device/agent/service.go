@@ -260,8 +260,7 @@ func (a *agent) serve(ctx context.Context, c serviceConn, s Service) {
 
 // subscribeService subscribes to those filters of a service that the connection does not have.
 func (a *agent) subscribeService(ctx context.Context, c serviceConn, s Service) error {
-	for filters := range slices.Chunk(a.subscriptions.missing(s.Filters(a.thing)), session.MaxFilters) {
-		a.subscriptions.expect(filters...)
+	for filters := range slices.Chunk(a.subscriptions.expect(s.Filters(a.thing)...), session.MaxFilters) {
 		err := c.request(ctx, "SUBSCRIBE", filters[0], func(ctx context.Context) error { return c.conn.Subscribe(ctx, filters...) })
 		if err != nil {
 			return err
@@ -274,10 +273,7 @@ func (a *agent) subscribeService(ctx context.Context, c serviceConn, s Service) 
 // deliver hands a message to the services and programs that it is for.
 func (a *agent) deliver(m session.Message) {
 	expected := a.subscriptions.deliver(m)
-	a.mu.Lock()
-	services := a.services
-	a.mu.Unlock()
-	for _, s := range services {
+	for _, s := range a.runningServices() {
 		expected = s.service.Deliver(m) || expected
 	}
 	if !expected {

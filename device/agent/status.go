@@ -35,6 +35,12 @@ func (a *agent) update(change func(*state)) {
 	change(&a.state)
 }
 
+func (a *agent) runningServices() []*runningService {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.services
+}
+
 // A Status is the answer to GET /v1/status. Its JSON keys are part of the API.
 type Status struct {
 	ThingName      string       `json:"thingName"`
@@ -57,24 +63,22 @@ func (a *agent) status() Status {
 	a.subscriptions.mu.Lock()
 	subscribers := len(a.subscriptions.subscribers)
 	a.subscriptions.mu.Unlock()
-	a.mu.Lock()
-	running := a.services
-	a.mu.Unlock()
 	services := map[string]any{}
-	for _, s := range running {
+	for _, s := range a.runningServices() {
 		if r, ok := s.service.(interface{ Status() any }); ok {
 			services[s.service.Name()] = r.Status()
 		}
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	id := a.state.identity
+	s := a.state
+	a.mu.Unlock()
+	id := s.identity
 	return Status{
 		ThingName:      a.thing,
 		ProcessID:      os.Getpid(),
-		Connected:      !a.state.connectedSince.IsZero(),
-		ConnectedSince: a.state.connectedSince.UTC(),
-		LastError:      a.state.lastError,
+		Connected:      !s.connectedSince.IsZero(),
+		ConnectedSince: s.connectedSince.UTC(),
+		LastError:      s.lastError,
 		CertificateID:  id.Record.CertificateID,
 		NotAfter:       id.Certificate.NotAfter.UTC(),
 		RotationDue:    a.rotationDue(id).UTC(),
@@ -105,10 +109,7 @@ func (a *agent) metrics() []byte {
 			lines[head] += fmt.Sprintf("iot_device_%s%s %v\n", name, labels, counts)
 		}
 	}
-	a.mu.Lock()
-	running := a.services
-	a.mu.Unlock()
-	for _, s := range running {
+	for _, s := range a.runningServices() {
 		if r, ok := s.service.(interface {
 			Metrics(func(name, kind, help string, samples ...any))
 		}); ok {

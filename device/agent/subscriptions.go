@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/osfile"
@@ -29,7 +30,7 @@ const (
 type subscriber struct {
 	filter   string
 	messages chan session.Message
-	waiting  int           // bytes of payload in messages
+	waiting  atomic.Int64  // bytes of payload in messages
 	ready    chan struct{} // receives a value when AWS IoT has acknowledged the subscription
 	drop     context.CancelCauseFunc
 }
@@ -72,24 +73,20 @@ func (s *subscriptions) setServices(filters []string) {
 	signal(s.changed)
 }
 
-// missing returns the filters that the session does not have for sure.
-func (s *subscriptions) missing(filters []string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.DeleteFunc(filters, func(filter string) bool { return s.held[filter] })
-}
-
-// expect notes, before it is requested, that the session may have a subscription. Without the file,
-// one that a killed process has left stays as long as the session does.
-func (s *subscriptions) expect(filters ...string) {
+// expect returns the filters that the session does not have for sure, and notes, before they are
+// requested, that it may have them. Without the file, a subscription that a killed process has left
+// stays as long as the session does.
+func (s *subscriptions) expect(filters ...string) (missing []string) {
 	s.mu.Lock()
 	for _, filter := range filters {
 		if !s.held[filter] {
 			s.held[filter] = false
+			missing = append(missing, filter)
 		}
 	}
 	s.mu.Unlock()
 	s.save()
+	return missing
 }
 
 // save writes the filters, where they are not in the file.
@@ -165,10 +162,9 @@ func (s *subscriptions) deliver(m session.Message) (wanted bool) {
 			return false
 		}
 		wanted = true
-		if sub.waiting+len(m.Payload) <= subscriberBytes {
+		if sub.waiting.Add(int64(len(m.Payload))) <= subscriberBytes {
 			select {
 			case sub.messages <- m:
-				sub.waiting += len(m.Payload)
 				return false
 			default:
 			}
@@ -177,13 +173,6 @@ func (s *subscriptions) deliver(m session.Message) (wanted bool) {
 		return true
 	})
 	return wanted
-}
-
-// taken notes that a subscriber's program has received a message.
-func (s *subscriptions) taken(sub *subscriber, m session.Message) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub.waiting -= len(m.Payload)
 }
 
 // hold notes that the connection has subscriptions.
