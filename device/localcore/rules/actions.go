@@ -72,7 +72,12 @@ func (a *Action) UnmarshalJSON(data []byte) error {
 
 type action struct {
 	name, resource string // for the error action
-	perform        func(ctx context.Context, s *scope, payload []byte) error
+	act            func(ctx context.Context, s *scope, payload []byte) error
+}
+
+func (a *action) perform(ctx context.Context, s *scope, payload []byte) (err error) {
+	defer catch(&err)
+	return a.act(ctx, s, payload)
 }
 
 // expand returns the text of a template, see parseTemplate.
@@ -85,7 +90,7 @@ func (s *scope) expand(template []expression) string {
 	return out.String()
 }
 
-func (s *Service) compileAction(a Action) (*action, error) {
+func (s *Service) compileAction(a Action) *action {
 	switch {
 	case a.Lambda != nil && (a == Action{Lambda: a.Lambda}):
 		return s.compileLambda(a.Lambda)
@@ -94,18 +99,16 @@ func (s *Service) compileAction(a Action) (*action, error) {
 	case a.HTTP != nil && (a == Action{HTTP: a.HTTP}):
 		return compileHTTP(a.HTTP)
 	}
-	return nil, reject(InvalidRequest, "An action must be one of lambda, republish and http.")
+	fail(InvalidRequest, "An action must be one of lambda, republish and http.")
+	return nil
 }
 
 // compileLambda returns an action that invokes a function and does not wait for it: errors of the
 // function itself are no failure of the action.
-func (s *Service) compileLambda(a *Lambda) (*action, error) {
-	function, err := parseTemplate(a.FunctionARN)
-	if err != nil {
-		return nil, err
-	}
+func (s *Service) compileLambda(a *Lambda) *action {
+	function := parseTemplate(a.FunctionARN)
 	if !strings.Contains(a.FunctionARN, "${") && !s.config.HasFunction(a.FunctionARN) {
-		return nil, reject(InvalidRequest, "Lambda function %q does not run here.", a.FunctionARN)
+		fail(InvalidRequest, "Lambda function %q does not run here.", a.FunctionARN)
 	}
 	return &action{"LambdaAction", a.FunctionARN, func(ctx context.Context, sc *scope, payload []byte) error {
 		arn := sc.expand(function)
@@ -124,16 +127,13 @@ func (s *Service) compileLambda(a *Lambda) (*action, error) {
 			return errors.New("too many actions are under way")
 		}
 		return nil
-	}}, nil
+	}}
 }
 
-func (s *Service) compileRepublish(a *Republish) (*action, error) {
-	to, err := parseTemplate(a.Topic)
-	if err != nil {
-		return nil, err
-	}
+func (s *Service) compileRepublish(a *Republish) *action {
+	to := parseTemplate(a.Topic)
 	if a.Topic == "" || a.RoleARN == "" || a.QoS < 0 || a.QoS > 1 {
-		return nil, reject(InvalidRequest, "A republish action needs a topic, a roleArn and a qos of 0 or 1.")
+		fail(InvalidRequest, "A republish action needs a topic, a roleArn and a qos of 0 or 1.")
 	}
 	return &action{"RepublishAction", a.Topic, func(_ context.Context, sc *scope, payload []byte) error {
 		topic := sc.expand(to)
@@ -146,27 +146,22 @@ func (s *Service) compileRepublish(a *Republish) (*action, error) {
 			return fmt.Errorf("topic %s: the message was republished %d times, which looks like a loop", topic, maxHops)
 		}
 		return s.config.Publish(Message{Topic: topic, Payload: payload, Hops: sc.message.Hops + 1}, byte(a.QoS))
-	}}, nil
+	}}
 }
 
-func compileHTTP(a *HTTP) (*action, error) {
-	address, err := parseTemplate(a.URL)
-	if err != nil {
-		return nil, err
-	}
+func compileHTTP(a *HTTP) *action {
+	address := parseTemplate(a.URL)
 	values := make([][]expression, len(a.Headers))
 	for i, h := range a.Headers {
-		if values[i], err = parseTemplate(h.Value); err != nil {
-			return nil, err
-		}
+		values[i] = parseTemplate(h.Value)
 	}
 	switch template := strings.Contains(a.URL, "${"); {
 	case template && a.ConfirmationURL == "":
-		return nil, reject(InvalidRequest, "A URL with substitution templates needs a confirmationUrl.")
+		fail(InvalidRequest, "A URL with substitution templates needs a confirmationUrl.")
 	case !strings.HasPrefix(a.URL, a.ConfirmationURL):
-		return nil, reject(InvalidRequest, "confirmationUrl %q is no prefix of the URL.", a.ConfirmationURL)
+		fail(InvalidRequest, "confirmationUrl %q is no prefix of the URL.", a.ConfirmationURL)
 	case !template:
-		err = checkLoopback(a.URL)
+		checkLoopback(a.URL)
 	}
 	return &action{"HttpAction", a.URL, func(ctx context.Context, sc *scope, payload []byte) error {
 		header := http.Header{"Content-Type": {"application/octet-stream"}}
@@ -178,18 +173,16 @@ func compileHTTP(a *HTTP) (*action, error) {
 		}
 		header.Set(ActionHeader, "http")
 		return post(ctx, sc.expand(address), header, payload)
-	}}, err
+	}}
 }
 
-func checkLoopback(text string) error {
-	u, err := url.Parse(text)
-	if err == nil && (u.Scheme == "http" || u.Scheme == "https") {
-		ip, err := netip.ParseAddr(u.Hostname())
-		if u.Hostname() == "localhost" || err == nil && ip.IsLoopback() {
-			return nil
+func checkLoopback(text string) {
+	if u, err := url.Parse(text); err == nil && (u.Scheme == "http" || u.Scheme == "https") {
+		if ip, _ := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || ip.IsLoopback() {
+			return
 		}
 	}
-	return reject(InvalidRequest, "URL %q is not emulated: HTTP actions reach the loopback interface only.", text)
+	fail(InvalidRequest, "URL %q is not emulated: HTTP actions reach the loopback interface only.", text)
 }
 
 const (
@@ -205,9 +198,7 @@ var client = &http.Client{
 
 // post sends a request, again if the server is busy or fails.
 func post(ctx context.Context, address string, header http.Header, payload []byte) error {
-	if err := checkLoopback(address); err != nil {
-		return err
-	}
+	checkLoopback(address)
 	ctx, cancel := context.WithTimeout(ctx, httpTimeout)
 	defer cancel()
 	for try := 1; ; try++ {

@@ -32,8 +32,8 @@ type item struct {
 }
 
 type parser struct {
-	text       string
-	start, pos int // of the current token, and behind it
+	what, text string // what it is, for errors
+	start, pos int    // of the current token, and behind it
 	kind       kind
 	token      string // of strings the content
 	depth      int
@@ -51,21 +51,8 @@ const (
 
 var tokenPattern = regexp.MustCompile(`^(?:(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|([A-Za-z_][\pL\pN_]*)|('(?:[^']|'')*'|"(?:[^"]|"")*")|(<>|<=|>=|[=<>+\-*/%()\[\]{},.:]))`)
 
-type syntaxError string // unwinds the parser
-
 func (p *parser) fail(format string, args ...any) {
-	panic(syntaxError(fmt.Sprintf("at character %d: ", utf8.RuneCountInString(p.text[:p.start])+1) + fmt.Sprintf(format, args...)))
-}
-
-// catch makes what the parser fails with an error about what it reads.
-func catch(what string, err *error) {
-	switch r := recover().(type) {
-	case nil:
-	case syntaxError:
-		*err = reject(SQLParse, "%s cannot be parsed %s.", what, string(r))
-	default:
-		panic(r)
-	}
+	fail(SQLParse, "%s cannot be parsed at character %d: %s.", p.what, utf8.RuneCountInString(p.text[:p.start])+1, fmt.Sprintf(format, args...))
 }
 
 // next reads a token. A quote in a string is written twice.
@@ -118,27 +105,25 @@ func (p *parser) take(what string, kinds ...kind) string {
 	return token
 }
 
-func parseStatement(sql string) (s *statement, err error) {
-	defer catch("The SQL", &err)
-	p := &parser{text: sql}
+func parseStatement(sql string) *statement {
+	p := &parser{what: "The SQL", text: sql}
 	p.next()
-	s = p.selection(false)
+	s := p.selection(false)
 	if p.kind != end {
 		p.fail("%q is not expected; SET, comments and other clauses are not emulated", p.token)
 	}
-	return s, nil
+	return s
 }
 
 // parseTemplate reads a text with substitution templates.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-substitution-templates.html
-func parseTemplate(template string) (parts []expression, err error) {
-	defer catch("The substitution template in "+strconv.Quote(template), &err)
-	for p := (&parser{text: template}); ; {
+func parseTemplate(template string) (parts []expression) {
+	for p := (&parser{what: "The substitution template in " + strconv.Quote(template), text: template}); ; {
 		before, _, found := strings.Cut(p.text[p.pos:], "${")
 		parts = append(parts, literal(before))
 		if !found {
-			return parts, nil
+			return parts
 		}
 		p.pos += len(before) + len("${")
 		p.next()

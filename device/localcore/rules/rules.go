@@ -118,6 +118,23 @@ func reject(code, format string, args ...any) *Error {
 	return &Error{code, fmt.Sprintf(format, args...)}
 }
 
+// A failure is what fail and checkSize panic with.
+type failure struct{ error }
+
+// fail ends the compilation of a rule.
+func fail(code, format string, args ...any) { panic(failure{reject(code, format, args...)}) }
+
+// catch returns the error that a compilation or an evaluation ended with.
+func catch(err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case failure:
+		*err = r.error
+	default:
+		panic(r)
+	}
+}
+
 // Open returns the service with the rules in the store. [Service.Run] evaluates the messages.
 func Open(c Config) (*Service, error) {
 	c.Store = cmp.Or(c.Store, records.None)
@@ -151,34 +168,27 @@ var (
 const maxActions = 10
 
 // compile checks a rule and makes it ready to run.
-func (s *Service) compile(r Rule) (*rule, error) {
+func (s *Service) compile(r Rule) (out *rule, err error) {
+	defer catch(&err)
 	r.Version = cmp.Or(r.Version, versions[0]) // AWS's default
 	switch {
 	case !namePattern.MatchString(r.Name):
-		return nil, reject(InvalidRequest, "Rule name %q must have 1 to 128 letters, digits or underscores.", r.Name)
+		fail(InvalidRequest, "Rule name %q must have 1 to 128 letters, digits or underscores.", r.Name)
 	case !slices.Contains(versions, r.Version):
-		return nil, reject(InvalidRequest, "awsIotSqlVersion %q is not emulated; these are: %s.", r.Version, strings.Join(versions, ", "))
+		fail(InvalidRequest, "awsIotSqlVersion %q is not emulated; these are: %s.", r.Version, strings.Join(versions, ", "))
 	case len(r.Actions) > maxActions:
-		return nil, reject(InvalidRequest, "A rule has %d actions at most.", maxActions)
+		fail(InvalidRequest, "A rule has %d actions at most.", maxActions)
 	}
-	statement, err := parseStatement(r.SQL)
-	if err != nil {
-		return nil, err
-	}
+	statement := parseStatement(r.SQL)
 	r.Filter = statement.filter
-	out := &rule{Rule: r, statement: statement}
+	out = &rule{Rule: r, statement: statement}
 	for _, a := range r.Actions {
-		compiled, err := s.compileAction(a)
-		if err != nil {
-			return nil, err
-		}
-		out.actions, out.slow = append(out.actions, compiled), out.slow || a.HTTP != nil
+		out.actions, out.slow = append(out.actions, s.compileAction(a)), out.slow || a.HTTP != nil
 	}
 	if r.ErrorAction != nil {
-		out.onError, err = s.compileAction(*r.ErrorAction)
-		out.slow = out.slow || r.ErrorAction.HTTP != nil
+		out.onError, out.slow = s.compileAction(*r.ErrorAction), out.slow || r.ErrorAction.HTTP != nil
 	}
-	return out, err
+	return out, nil
 }
 
 // CreateTopicRule creates a rule.
@@ -335,8 +345,8 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// A failure is an action that failed, as the error action reports it.
-type failure struct {
+// A failedAction is an action that failed, as the error action reports it.
+type failedAction struct {
 	Action   string `json:"failedAction"`
 	Resource string `json:"failedResource"`
 	Message  string `json:"errorMessage"`
@@ -348,17 +358,17 @@ type failure struct {
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html
 func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
 	payload, ok, err := r.statement.run(sc)
-	if !ok {
+	if !ok && err == nil {
 		return
 	}
 	perform := func() {
-		var failures []failure
+		var failures []failedAction
 		if err != nil {
-			failures = []failure{{"RuleEvaluation", r.Name, err.Error()}}
+			failures = []failedAction{{"RuleEvaluation", r.Name, err.Error()}}
 		} else {
 			for _, a := range r.actions {
 				if err := a.perform(ctx, sc, payload); err != nil {
-					failures = append(failures, failure{a.name, a.resource, err.Error()})
+					failures = append(failures, failedAction{a.name, a.resource, err.Error()})
 				}
 			}
 		}
