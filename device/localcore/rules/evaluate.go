@@ -2,6 +2,7 @@ package rules
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"math/big"
 	"regexp"
@@ -33,6 +34,17 @@ func operation(f any, operands ...expression) expression {
 	return func(s *scope) any { return call(f, s, s.all(operands)) }
 }
 
+// maxResult is the greatest length of the JSON text that a function, an operator or a nested SELECT
+// gives: that of a message. AWS documents none.
+const maxResult = 128 << 10
+
+// checkSize ends an evaluation whose values would take memory without bound.
+func checkSize(size int64) {
+	if size > maxResult {
+		panic(failure{fmt.Errorf("a value would have %d bytes; %d are allowed, as in a message", size, maxResult)})
+	}
+}
+
 func (s *scope) all(expressions []expression) []any {
 	out := make([]any, len(expressions))
 	for i, e := range expressions {
@@ -43,6 +55,7 @@ func (s *scope) all(expressions []expression) []any {
 
 // run evaluates a statement: ok is false if WHERE is not true.
 func (st *statement) run(s *scope) (payload []byte, ok bool, err error) {
+	defer catch(&err)
 	if st.where != nil && st.where(s) != true {
 		return nil, false, nil
 	}
@@ -101,9 +114,11 @@ func nested(st *statement) expression {
 		case object:
 			return one(source)
 		case []any:
-			out := []any{}
+			out, size := []any{}, 0
 			for _, element := range source {
 				if v := one(element); v != undefined {
+					size += len(encode(v))
+					checkSize(int64(size))
 					out = append(out, v)
 				}
 			}

@@ -95,11 +95,25 @@ var functions = map[string]any{
 		}
 		return utf8.RuneCountInString(before)
 	},
-	"replace":        strings.ReplaceAll,
+	"replace": func(s, part, by string) any {
+		checkSize(int64(len(s)) + int64(strings.Count(s, part))*int64(len(by)-len(part)))
+		return strings.ReplaceAll(s, part, by)
+	},
 	"regexp_matches": func(s string, re *regexp.Regexp) any { return re.MatchString(s) },
 	"regexp_substr":  func(s string, re *regexp.Regexp) any { return re.FindString(s) },
 	"regexp_replace": func(s string, re *regexp.Regexp, by string) any {
-		return re.ReplaceAllString(s, groupReference.ReplaceAllString(by, "$${$1}"))
+		pieces := oneReference.FindAllString(groupReference.ReplaceAllString(by, "$${$1}"), -1)
+		var out []byte
+		end := 0
+		for _, match := range re.FindAllStringSubmatchIndex(s, -1) {
+			out = append(out, s[end:match[0]]...)
+			for _, piece := range pieces {
+				out = re.ExpandString(out, piece, s, match)
+				checkSize(int64(len(out)))
+			}
+			end = match[1]
+		}
+		return string(append(out, s[end:]...))
 	},
 	"lpad": func(s string, n int) any { return strings.Repeat(" ", max(0, min(n, maxPadding))) + s },
 	"rpad": func(s string, n int) any { return s + strings.Repeat(" ", max(0, min(n, maxPadding))) },
@@ -151,7 +165,7 @@ var functions = map[string]any{
 		if mode != "enrichArray" || !ok || !isArray {
 			return undefined
 		}
-		out := []any{}
+		out, size := []any{}, 0
 		for _, element := range elements {
 			o, ok := element.(object)
 			if !ok {
@@ -159,6 +173,8 @@ var functions = map[string]any{
 			}
 			enriched := maps.Clone(attributes)
 			maps.Copy(enriched, o)
+			size += len(encode(enriched))
+			checkSize(int64(size))
 			out = append(out, enriched)
 		}
 		return out
@@ -215,7 +231,8 @@ func call(f any, s *scope, arguments []any) any {
 		}
 		in = append(in, value)
 	}
-	switch v := reflect.ValueOf(f).Call(in)[0].Interface().(type) {
+	out := reflect.ValueOf(f).Call(in)[0].Interface()
+	switch v := out.(type) {
 	case int:
 		return integer(int64(v))
 	case float64:
@@ -224,9 +241,12 @@ func call(f any, s *scope, arguments []any) any {
 		return round(new(big.Rat).SetInt(v))
 	case *big.Rat:
 		return round(v)
-	default:
-		return v
+	case string:
+		checkSize(int64(len(v)))
+	case []any, object:
+		checkSize(int64(len(encode(v))))
 	}
+	return out
 }
 
 // argument converts a value to the type of a parameter, by the rules of AWS. What it returns
@@ -306,8 +326,11 @@ func orElse(s string, otherwise any) any {
 }
 
 // groupReference is a reference to a capture group in a replacement; Go reads $1x as a group named
-// 1x.
-var groupReference = regexp.MustCompile(`\$(\d+)`)
+// 1x. oneReference is a part of a replacement with at most one.
+var (
+	groupReference = regexp.MustCompile(`\$(\d+)`)
+	oneReference   = regexp.MustCompile(`\$\$|\$?[^$]+|\$`)
+)
 
 const maxPadding = 1000
 

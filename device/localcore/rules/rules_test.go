@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -336,6 +337,50 @@ func sameResult(got, want string) bool {
 	json.Unmarshal([]byte(strings.TrimPrefix(got, "out 0 ")), &g)
 	json.Unmarshal([]byte(strings.TrimPrefix(want, "out 0 ")), &w)
 	return got == want || g != nil && cmp.Equal(g, w)
+}
+
+// The values of a message can multiply each other. What becomes longer than a message can be ends
+// the evaluation, as a failure of the rule, before it takes memory.
+func TestResultsAreBounded(t *testing.T) {
+	b := newBench(t)
+	long, list := strings.Repeat("x", 15_000), strings.Repeat(`{},`, 15_000)
+	payload := fmt.Appendf(nil, `{"long":%q,"by":%q,"list":[%s{}],"some":[1,2]}`, long, strings.Repeat("$0", 10_000), list)
+	for expression, allowed := range map[string]string{
+		`replace(long, 'x', long)`:                                  `replace(long, 'x', 'yyyyyyyy')`,
+		`replace(long, '', long)`:                                   `replace(long, '', 'yyyyyyy')`,
+		`regexp_replace(long, 'x', long)`:                           `regexp_replace(long, 'x', '$0$0$0')`,
+		`regexp_replace(long, '.*', by)`:                            `regexp_replace(long, '(x).*', '$0$0$1')`,
+		`transform('enrichArray', {'a': long}, list)`:               `transform('enrichArray', {'a': long}, [{}, {}])`,
+		`concat(long` + strings.Repeat(`, long`, 8) + `)`:           `concat(long, long)`,
+		`concat([long], [long` + strings.Repeat(`, long`, 7) + `])`: `concat([long], [long, long])`,
+		`long` + strings.Repeat(` + long`, 8):                       `long + long`,
+		`(SELECT VALUE encode(*, 'base64') FROM list)`:              `(SELECT VALUE topic() FROM some)`,
+	} {
+		for _, e := range []string{expression, allowed} {
+			var before, after runtime.MemStats
+			b.mustCreate("r", `{"sql":"SELECT length('a') AS l, `+e+` AS v FROM 'a'","awsIotSqlVersion":"2016-03-23",
+				"actions":[{"republish":{"topic":"out","roleArn":"r"}}],"errorAction":{"republish":{"topic":"error","roleArn":"r"}}}`)
+			runtime.ReadMemStats(&before)
+			b.Publish(rules.Message{Topic: "a", Payload: payload})
+			got := b.results()
+			runtime.ReadMemStats(&after)
+			if made := after.TotalAlloc - before.TotalAlloc; made > 200<<20 {
+				t.Errorf("%s took %d bytes", e, made)
+			}
+			wrong := len(got) != 1
+			if e == allowed {
+				wrong = wrong || !strings.HasPrefix(got[0], "out ") || len(got[0]) > 140_000
+			} else {
+				wrong = wrong || !strings.HasPrefix(got[0], "error ") || !strings.Contains(got[0], `"failedAction":"RuleEvaluation"`) || !strings.Contains(got[0], "131072 are allowed")
+			}
+			if wrong {
+				t.Errorf("%s: %d results, %.400q", e, len(got), got)
+			}
+			if err := b.DeleteTopicRule("r"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 func TestLikeAndIn(t *testing.T) {
