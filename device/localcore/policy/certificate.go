@@ -4,7 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -145,28 +145,24 @@ func alternativeValues(c *x509.Certificate, oid asn1.ObjectIdentifier, tag int) 
 	}
 	var values []string
 	for _, name := range names {
-		if name.Class == asn1.ClassContextSpecific && name.Tag == tag {
-			values = appendSet(values, alternativeText(name))
+		if name.Class != asn1.ClassContextSpecific || name.Tag != tag {
+			continue
 		}
+		value := string(name.Bytes)
+		switch tag {
+		case tagIP:
+			ip, _ := netip.AddrFromSlice(name.Bytes)
+			if value = ""; ip.IsValid() {
+				value = ip.Unmap().String()
+			}
+		case tagDirectory:
+			var sequence pkix.RDNSequence
+			_, _ = asn1.Unmarshal(name.Bytes, &sequence) // what cannot be read is empty
+			value = sequence.String()
+		}
+		values = appendSet(values, value)
 	}
 	return values
-}
-
-func alternativeText(name asn1.RawValue) string {
-	switch name.Tag {
-	case tagIP:
-		if len(name.Bytes) != net.IPv4len && len(name.Bytes) != net.IPv6len {
-			return ""
-		}
-		return net.IP(name.Bytes).String()
-	case tagDirectory:
-		var sequence pkix.RDNSequence
-		if _, err := asn1.Unmarshal(name.Bytes, &sequence); err != nil {
-			return ""
-		}
-		return sequence.String()
-	}
-	return string(name.Bytes)
 }
 
 // available returns the names of all certificate variables that have a value.

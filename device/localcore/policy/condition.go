@@ -15,32 +15,25 @@ import (
 	"example.com/fleety/device/localcore/jsontree"
 )
 
-// An operator compares a value of the request with one of the policy.
-type operator struct {
-	compile func(*operand) error // of what the policy gives
-	negated bool
-}
-
-// operators by the name that a policy uses. AWS IoT documents no list of its own; its examples use
-// the operators of IAM.
+// operators compile what the policy gives, by the name that it uses; those with Not in it are
+// negated. AWS IoT documents no list of its own; its examples use the operators of IAM.
 //
 // AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
-var operators = map[string]operator{
-	"StringEquals": {compile: text(verbatim, false)}, "StringNotEquals": {compile: text(verbatim, false), negated: true},
-	"StringEqualsIgnoreCase": {compile: text(verbatim, true)}, "StringNotEqualsIgnoreCase": {compile: text(verbatim, true), negated: true},
-	"StringLike": {compile: text(globbing, false)}, "StringNotLike": {compile: text(globbing, false), negated: true},
-	"ArnEquals": {compile: (*operand).compileARN}, "ArnNotEquals": {compile: (*operand).compileARN, negated: true},
-	"ArnLike": {compile: (*operand).compileARN}, "ArnNotLike": {compile: (*operand).compileARN, negated: true},
-	"NumericEquals": {compile: number(0)}, "NumericNotEquals": {compile: number(0), negated: true},
-	"NumericLessThan": {compile: number(-1)}, "NumericLessThanEquals": {compile: number(-1, 0)},
-	"NumericGreaterThan": {compile: number(1)}, "NumericGreaterThanEquals": {compile: number(1, 0)},
-	"DateEquals": {compile: date(0)}, "DateNotEquals": {compile: date(0), negated: true},
-	"DateLessThan": {compile: date(-1)}, "DateLessThanEquals": {compile: date(-1, 0)},
-	"DateGreaterThan": {compile: date(1)}, "DateGreaterThanEquals": {compile: date(1, 0)},
-	"Bool":         {compile: boolean},
-	"BinaryEquals": {compile: against(base64.StdEncoding.DecodeString, func(want []byte, value string) bool { return value == string(want) })},
-	"IpAddress":    {compile: address}, "NotIpAddress": {compile: address, negated: true},
-	"Null": {compile: boolean},
+var operators = map[string]func(*operand) error{
+	"StringEquals": text(verbatim, false), "StringNotEquals": text(verbatim, false),
+	"StringEqualsIgnoreCase": text(verbatim, true), "StringNotEqualsIgnoreCase": text(verbatim, true),
+	"StringLike": text(globbing, false), "StringNotLike": text(globbing, false),
+	"ArnEquals": (*operand).compileARN, "ArnNotEquals": (*operand).compileARN,
+	"ArnLike": (*operand).compileARN, "ArnNotLike": (*operand).compileARN,
+	"NumericEquals": number(0), "NumericNotEquals": number(0),
+	"NumericLessThan": number(-1), "NumericLessThanEquals": number(-1, 0),
+	"NumericGreaterThan": number(1), "NumericGreaterThanEquals": number(1, 0),
+	"DateEquals": date(0), "DateNotEquals": date(0),
+	"DateLessThan": date(-1), "DateLessThanEquals": date(-1, 0),
+	"DateGreaterThan": date(1), "DateGreaterThanEquals": date(1, 0),
+	"IpAddress": address, "NotIpAddress": address,
+	"Bool": boolean, "Null": boolean,
+	"BinaryEquals": against(base64.StdEncoding.DecodeString, func(want []byte, value string) bool { return value == string(want) }),
 }
 
 var (
@@ -91,10 +84,11 @@ func against[T any](parse func(string) (T, error), accepts func(want T, value st
 
 // A condition is one key of one operator with the values to compare with.
 type condition struct {
-	operator
+	compile        func(*operand) error
 	written        string // the operator as the policy writes it
 	forAll, forAny bool   // ForAllValues, ForAnyValue
 	ifExists, null bool
+	negated        bool
 	key            key
 	operands       []operand
 }
@@ -209,8 +203,8 @@ func parseOperator(written string) (condition, error) {
 		name, c.forAny = strings.CutPrefix(name, "ForAnyValue:")
 	}
 	name, c.ifExists = strings.CutSuffix(name, "IfExists")
-	c.null = name == "Null"
-	if c.operator, known = operators[name]; known && !(c.null && c.ifExists) {
+	c.null, c.negated = name == "Null", strings.Contains(name, "Not")
+	if c.compile, known = operators[name]; known && !(c.null && c.ifExists) {
 		return c, nil
 	}
 	for spelling := range operators {

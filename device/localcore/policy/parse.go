@@ -24,12 +24,7 @@ const maxDepth = 7
 // letters and digits and is unique, as in IAM; NotAction is known, as in IAM; a key given twice is
 // rejected; regions, accounts, action names and condition keys are not compared with any list.
 func Parse(doc []byte) (*Document, error) {
-	size := 0
-	for _, r := range string(doc) {
-		if !unicode.IsSpace(r) {
-			size++
-		}
-	}
+	size := len(slices.DeleteFunc([]rune(string(doc)), unicode.IsSpace))
 	if size > MaxSize { // first: a text of any size may have any number of faults
 		return nil, jsontree.ErrorAt(doc, 0, "$", fmt.Sprintf("the document has %d characters without whitespace; AWS IoT allows %d", size, MaxSize))
 	}
@@ -153,8 +148,6 @@ func (p *parser) clause(n *jsontree.Node, fields map[string]*jsontree.Node, name
 		if p.text(item) == "" {
 			p.fail(item, "the text is empty")
 		}
-	}
-	for _, item := range list {
 		p.failed(item, check(item.Text))
 		compiled, err := compilePattern(item.Text, globbing)
 		p.failed(item, err)

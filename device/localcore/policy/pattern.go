@@ -42,15 +42,6 @@ const (
 func compilePattern(text string, wildcards bool) (pattern, error) {
 	p := pattern{raw: text}
 	for text != "" {
-		n := strings.IndexAny(text, "*?$")
-		if n < 0 {
-			n = len(text)
-		}
-		if n > 0 {
-			p.addLiteral(text[:n])
-			text = text[n:]
-			continue
-		}
 		size := 1
 		switch {
 		case strings.HasPrefix(text, "${"):
@@ -63,7 +54,10 @@ func compilePattern(text string, wildcards bool) (pattern, error) {
 		case wildcards && text[0] == '?':
 			p.parts = append(p.parts, part{kind: anyOne})
 		default:
-			p.addLiteral(text[:1])
+			if size = 1 + strings.IndexAny(text[1:], "*?$"); size == 0 { // none follows
+				size = len(text)
+			}
+			p.addLiteral(text[:size])
 		}
 		text = text[size:]
 	}
@@ -140,7 +134,9 @@ func glob(parts []part, values []string, text string, fold bool) (matches bool, 
 				star, starValue, starText = i, v, t
 				n = 0
 			case anyOne:
-				n = runeLength(text[t:])
+				if _, size := utf8.DecodeRuneInString(text[t:]); size > 0 {
+					n = size
+				}
 			case literal:
 				n = prefixLength(text[t:], parts[i].text, fold)
 			case variable:
@@ -157,27 +153,15 @@ func glob(parts []part, values []string, text string, fold bool) (matches bool, 
 		if star < 0 || starText == len(text) {
 			return false, reached
 		}
-		starText += runeLength(text[starText:])
+		_, size := utf8.DecodeRuneInString(text[starText:])
+		starText += size
 		i, v, t = star+1, starValue, starText
 	}
 }
 
-// runeLength returns the length of the first character, or -1.
-func runeLength(text string) int {
-	if text == "" {
-		return -1
-	}
-	_, size := utf8.DecodeRuneInString(text)
-	return size
-}
-
 // prefixLength returns the length of prefix if text begins with it, or -1.
 func prefixLength(text, prefix string, fold bool) int {
-	if len(text) < len(prefix) {
-		return -1
-	}
-	head := text[:len(prefix)]
-	if head == prefix || fold && strings.EqualFold(head, prefix) {
+	if strings.HasPrefix(text, prefix) || fold && len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix) {
 		return len(prefix)
 	}
 	return -1
