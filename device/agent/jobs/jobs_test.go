@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,14 +58,15 @@ func newBench(t *testing.T) *bench {
 	b := &bench{T: t, config: Config{Dir: filepath.Join(dir, "state"), Settings: Settings{Handlers: handlers}}}
 	b.config.bootID, b.config.stopDelay = func() string { return "first boot" }, time.Millisecond
 	var err error
-	b.cloud, err = cloudjobs.Open(cloudjobs.Config{HasThing: things{}.HasThing, Members: things{}.Members, ARN: arn, Publish: func(m cloudjobs.Message) {
-		b.mu.Lock()
-		s := b.service
-		b.mu.Unlock()
-		if s != nil {
-			s.Deliver(session.Message{Topic: m.Topic, Payload: m.Payload})
-		}
-	}})
+	b.cloud, err = cloudjobs.Open(cloudjobs.Config{HasThing: things{}.HasThing, Members: things{}.Members, ARN: arn,
+		Event: func(cloudjobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler), Publish: func(m cloudjobs.Message) {
+			b.mu.Lock()
+			s := b.service
+			b.mu.Unlock()
+			if s != nil {
+				s.Deliver(session.Message{Topic: m.Topic, Payload: m.Payload})
+			}
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}

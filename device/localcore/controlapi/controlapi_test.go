@@ -158,7 +158,7 @@ func start(t *testing.T) *environment {
 func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 	t.Helper()
 	arn := func(resource string) string { return arnPrefix + resource }
-	all, err := jobs.Open(jobs.Config{HasThing: c.HasThing, Members: c.Members, ARN: arn, Publish: func(jobs.Message) {}})
+	all, err := jobs.Open(jobs.Config{HasThing: c.HasThing, Members: c.Members, ARN: arn, Publish: func(jobs.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		panic(err)
 	}

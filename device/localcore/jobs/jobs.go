@@ -30,16 +30,16 @@ type Message struct {
 	Payload []byte
 }
 
-// A Config says what the service stands on. HasThing, Members, ARN and Publish are required.
+// A Config says what the service stands on. All but Store must be set.
 type Config struct {
 	HasThing func(thing string) bool
 	Members  func(group string) (things []string, err error) // returns an error if there is no such thing group
 	ARN      func(resource string) string                    // returns the full name of a resource such as "thing/NAME"
 	Publish  func(Message)                                   // receives the notifications; it must not call the service
-	Event    func(Event)                                     // receives the events of jobs, which it need not publish; it must not call the service; nil means discard
+	Event    func(Event)                                     // receives the events of jobs, which it need not publish; it must not call the service
 	Store    records.Store                                   // nil for memory only
-	Now      func() time.Time                                // nil means time.Now
-	Log      *slog.Logger                                    // receives rejected MQTT requests, and what fails without a caller; nil means discard
+	Now      func() time.Time
+	Log      *slog.Logger // receives rejected MQTT requests, and what fails without a caller
 }
 
 // A Service holds the jobs of one account. It is safe for concurrent use.
@@ -86,13 +86,7 @@ func (e *Execution) key() string {
 
 // Open returns the service with the jobs in the store. [Service.Run] drives its timers.
 func Open(c Config) (*Service, error) {
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Event == nil {
-		c.Event = func(Event) {}
-	}
-	c.Store, c.Log = cmp.Or(c.Store, records.None), cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	c.Store = cmp.Or(c.Store, records.None)
 	s := &Service{config: c, wake: make(chan struct{}, 1), due: c.Now()} // the first run finds what is due
 	return s, s.load()
 }

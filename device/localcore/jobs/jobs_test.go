@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"regexp"
 	"slices"
@@ -100,11 +101,12 @@ func (b *bench) restart() {
 		b.stop()
 		synctest.Wait()
 	}
-	s, err := jobs.Open(jobs.Config{HasThing: b.fleet.HasThing, Members: b.fleet.Members, ARN: arn, Store: b, Publish: func(m jobs.Message) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.published = append(b.published, m.Topic+" "+string(m.Payload))
-	}})
+	s, err := jobs.Open(jobs.Config{HasThing: b.fleet.HasThing, Members: b.fleet.Members, ARN: arn, Store: b,
+		Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler), Publish: func(m jobs.Message) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.published = append(b.published, m.Topic+" "+string(m.Payload))
+		}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -828,7 +830,7 @@ func TestJobsControlPlane(t *testing.T) {
 func TestRequestFindsWhatTheRegistryGainedBefore(t *testing.T) {
 	t.Parallel()
 	f := fleet{"G": nil}
-	s, err := jobs.Open(jobs.Config{HasThing: f.HasThing, Members: f.Members, ARN: arn, Publish: func(jobs.Message) {}}) // and no Run
+	s, err := jobs.Open(jobs.Config{HasThing: f.HasThing, Members: f.Members, ARN: arn, Publish: func(jobs.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)}) // and no Run
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -871,7 +873,7 @@ func FuzzJobsRequest(f *testing.F) {
 		if parsed.String() != "$aws/things/"+topic {
 			t.Fatalf("%q parsed and printed is %q", topic, parsed)
 		}
-		s, err := jobs.Open(jobs.Config{HasThing: fleet{"": {"U"}}.HasThing, Members: fleet{}.Members, ARN: arn, Publish: func(jobs.Message) {}})
+		s, err := jobs.Open(jobs.Config{HasThing: fleet{"": {"U"}}.HasThing, Members: fleet{}.Members, ARN: arn, Publish: func(jobs.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
