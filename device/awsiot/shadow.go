@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// A ShadowOperation is one of the three requests of the Device Shadow MQTT API, by the last element
-// of its topic.
+// A ShadowOperation is a request of the Device Shadow MQTT API, by the last element of its topic.
 type ShadowOperation string
 
 // The operations of the Device Shadow service over MQTT.
@@ -16,8 +15,7 @@ const (
 	DeleteShadow ShadowOperation = "delete"
 )
 
-// A ShadowTopic is the request topic of a shadow operation. The service publishes its responses
-// below it, to subscribers only.
+// A ShadowTopic is the request topic of a shadow operation. The responses are published below it.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
 type ShadowTopic struct {

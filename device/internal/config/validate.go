@@ -14,13 +14,10 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// maxSerialLength is the longest serial number, in characters, so that a thing name has room for a
-// prefix.
-const maxSerialLength = 64
-
-// maxShadows leaves filters of a connection, of which AWS IoT allows 50, to others: a shadow takes
-// six.
-const maxShadows = 6
+const (
+	maxSerialLength = 64 // in characters, so that a thing name has room for a prefix
+	maxShadows      = 6  // of six filters each; AWS IoT allows a connection 50, and others need some
+)
 
 const (
 	askForEndpoint            = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`
@@ -170,8 +167,7 @@ func fitsDNS(name string) bool {
 }
 
 // isPlaceholder recognizes xxxx-ats.iot.REGION.amazonaws.com, your-endpoint-ats… and the like. Real
-// endpoints are in lower case, and no account's prefix is a row of x or has a hyphen; a custom
-// domain may be x.example.com.
+// ones are in lower case, no account's prefix is a row of x or has a hyphen; x.example.com may exist.
 func isPlaceholder(endpoint string) bool {
 	labels := strings.Split(endpoint, ".")
 	prefix := strings.TrimSuffix(strings.ToLower(labels[0]), "-ats")
