@@ -184,10 +184,10 @@ func TestUnreachableEndpoint(t *testing.T) {
 func owned(core *localcore.Server) map[string]int {
 	r := core.Registry()
 	n := map[string]int{
-		"things": len(r.ListThings(registry.ThingFilter{})), "policies": len(r.ListPolicies()), "templates": len(r.ListProvisioningTemplates()),
+		"things": len(r.ListThings()), "policies": len(r.ListPolicies()), "templates": len(r.ListProvisioningTemplates()),
 		"types": len(r.ListThingTypes("")),
 	}
-	if groups, err := r.ListThingGroups(registry.ThingGroupFilter{}); err == nil {
+	if groups, err := r.ListThingGroups("", false); err == nil {
 		n["groups"] = len(groups)
 	}
 	for _, c := range r.ListCertificates() {

@@ -59,7 +59,7 @@ func (r *realm) check(t *testing.T, want localcore.Event, attempt func()) {
 // keep its certificate, and no thing may come.
 func (r *realm) guard(t *testing.T, attempts func()) {
 	t.Helper()
-	things := r.Registry().ListThings(registry.ThingFilter{})
+	things := r.Registry().ListThings()
 	v := r.mustConnect(t, r.victim)
 	v.mustSubscribe("fleet/" + theirs + "/down/#")
 	v.mustSubscribe("$aws/things/" + theirs + "/shadow/#")
@@ -72,7 +72,7 @@ func (r *realm) guard(t *testing.T, attempts func()) {
 			break
 		}
 	}
-	if diff := cmp.Diff(things, r.Registry().ListThings(registry.ThingFilter{})); diff != "" {
+	if diff := cmp.Diff(things, r.Registry().ListThings()); diff != "" {
 		t.Errorf("things before (-) and after (+):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{r.victim.id()}, r.principals(t, theirs)); diff != "" {

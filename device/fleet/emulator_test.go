@@ -123,7 +123,7 @@ func activeCertificates(t *testing.T, core *localcore.Server) map[string][]strin
 	t.Helper()
 	r := core.Registry()
 	active := map[string][]string{}
-	for _, thing := range r.ListThings(registry.ThingFilter{}) {
+	for _, thing := range r.ListThings() {
 		attachments, err := r.ListThingPrincipals(thing.Name)
 		if err != nil {
 			t.Fatal(err)

@@ -226,7 +226,7 @@ func TestRegisterThingIsRejected(t *testing.T) {
 			}
 		})
 	}
-	if things := s.Registry().ListThings(registry.ThingFilter{}); len(things) != 0 {
+	if things := s.Registry().ListThings(); len(things) != 0 {
 		t.Errorf("things were made: %v", things)
 	}
 }
@@ -568,11 +568,11 @@ func TestIssuedCertificateIDIsItsFingerprint(t *testing.T) {
 func TestBlankStart(t *testing.T) {
 	t.Parallel()
 	r := start(t, localcore.Config{Templates: localcore.NoTemplates}).Registry()
-	groups, err := r.ListThingGroups(registry.ThingGroupFilter{Recursive: true})
+	groups, err := r.ListThingGroups("", true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(r.ListThings(registry.ThingFilter{})) + len(r.ListThingTypes("")) + len(groups) + len(r.ListProvisioningTemplates()); n != 0 {
+	if n := len(r.ListThings()) + len(r.ListThingTypes("")) + len(groups) + len(r.ListProvisioningTemplates()); n != 0 {
 		t.Errorf("%d things, types, groups and templates", n)
 	}
 	if policies := r.ListPolicies(); len(r.ListCertificates()) != 1 || len(policies) != 1 || policies[0].Name != localcore.ClaimPolicyName {

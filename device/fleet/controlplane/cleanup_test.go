@@ -143,7 +143,7 @@ func statuses(core *localcore.Server) (map[string]registry.CertificateStatus, []
 		certificates[c.ID] = c.Status
 	}
 	var things []string
-	for _, thing := range core.Registry().ListThings(registry.ThingFilter{}) {
+	for _, thing := range core.Registry().ListThings() {
 		things = append(things, thing.Name)
 	}
 	return certificates, things

@@ -20,11 +20,15 @@ func orZero[T any](p *T) T { return *cmp.Or(p, new(T)) }
 // groupSummary is how lists name a group of things.
 func (a *api) groupSummary(name string) object { return a.ref("thinggroup", "groupName", name) }
 
-func (a *api) createThingGroup(name, parent string, p groupProperties) (object, error) {
-	g, err := a.Registry.CreateThingGroup(registry.ThingGroup{
-		Name: name, Parent: parent, Description: orZero(p.ThingGroupDescription), Attributes: orZero(p.Attributes).Attributes,
-	})
-	return a.groupCreated("thingGroup", g), err
+func newThingGroup(name, parent string, p groupProperties) registry.ThingGroup {
+	return registry.ThingGroup{
+		Name: name, Parent: parent, Description: orZero(cmp.Or(p.ThingGroupDescription, p.BillingGroupDescription)),
+		Attributes: orZero(p.Attributes).Attributes,
+	}
+}
+
+func newBillingGroup(name string, p groupProperties) registry.ThingGroup {
+	return newThingGroup(name, "", p)
 }
 
 // group returns a description of a thing group or billing group: kind begins the names of its members.
@@ -33,15 +37,18 @@ func (a *api) group(kind string, g registry.ThingGroup, ancestors ...string) obj
 	if len(g.Attributes) > 0 {
 		properties["attributePayload"] = object{"attributes": g.Attributes}
 	}
-	return a.groupCreated(kind, g).with(object{
+	return a.groupCreated(kind)(g).with(object{
 		"version": g.Version, kind + "Properties": properties,
 		kind + "Metadata": object{"creationDate": epoch(g.Created)}.optional("parentGroupName", g.Parent).
 			optional("rootToParentThingGroups", convert(ancestors, a.groupSummary)),
 	})
 }
 
-func (a *api) groupCreated(kind string, g registry.ThingGroup) object {
-	return a.ref(strings.ToLower(kind), kind+"Name", g.Name).with(object{kind + "Id": g.ID})
+// groupCreated returns what shows the name, ARN and id of a group.
+func (a *api) groupCreated(kind string) func(registry.ThingGroup) object {
+	return func(g registry.ThingGroup) object {
+		return a.ref(strings.ToLower(kind), kind+"Name", g.Name).with(object{kind + "Id": g.ID})
+	}
 }
 
 func (a *api) thingGroup(g registry.ThingGroup, ancestors []string) object {
@@ -59,18 +66,15 @@ func updatedGroup(name string, p groupProperties, expectedVersion *int64) regist
 
 func groupVersion(version int64) object { return object{"version": version} }
 
-func (a *api) listThingGroups(parent, prefix string, recursive *bool) ([]string, error) {
-	groups, err := a.Registry.ListThingGroups(registry.ThingGroupFilter{
-		NamePrefix: prefix, Parent: parent,
-		// The documentation gives no default; the whole tree is our choice.
-		Recursive: recursive == nil || *recursive,
-	})
-	return convert(groups, func(g registry.ThingGroup) string { return g.Name }), err
-}
-
-func (a *api) createBillingGroup(name string, p groupProperties) (object, error) {
-	g, err := a.Registry.CreateBillingGroup(registry.ThingGroup{Name: name, Description: orZero(p.BillingGroupDescription)})
-	return a.groupCreated("billingGroup", g), err
+func (a *api) listThingGroups(parent, prefix string, recursive *bool) (names []string, err error) {
+	// The documentation gives no default; the whole tree is our choice.
+	groups, err := a.Registry.ListThingGroups(parent, recursive == nil || *recursive)
+	for _, g := range groups {
+		if strings.HasPrefix(g.Name, prefix) {
+			names = append(names, g.Name)
+		}
+	}
+	return names, err
 }
 
 func (a *api) billingGroupSummary(g registry.ThingGroup) object {

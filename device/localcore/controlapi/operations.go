@@ -28,7 +28,7 @@ func (a *api) operations() []operation {
 		op("DeleteThingType", "DELETE /thing-types/{thingTypeName}", r.DeleteThingType),
 		op("ListThingTypes", "GET /thing-types?thingTypeName", r.ListThingTypes, page("thingTypes", thingTypeName, a.thingType)),
 
-		op("CreateThingGroup", "POST /thing-groups/{thingGroupName} parentGroupName thingGroupProperties", a.createThingGroup),
+		op("CreateThingGroup", "POST /thing-groups/{thingGroupName} parentGroupName thingGroupProperties", newThingGroup, r.CreateThingGroup, a.groupCreated("thingGroup")),
 		op("DescribeThingGroup", "GET /thing-groups/{thingGroupName}", r.DescribeThingGroup, a.thingGroup),
 		op("UpdateThingGroup", "PATCH /thing-groups/{thingGroupName} thingGroupProperties expectedVersion", updatedGroup, r.UpdateThingGroup, groupVersion),
 		op("DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}?expectedVersion", r.DeleteThingGroup),
@@ -44,7 +44,7 @@ func (a *api) operations() []operation {
 		op("ListThingGroupsForThing", "GET /things/{thingName}/thing-groups", r.ListThingGroupsForThing, page("thingGroups", self, a.groupSummary)),
 		op("ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things?recursive", r.ListThingsInThingGroup, page("things", self, self)),
 
-		op("CreateBillingGroup", "POST /billing-groups/{billingGroupName} billingGroupProperties", a.createBillingGroup),
+		op("CreateBillingGroup", "POST /billing-groups/{billingGroupName} billingGroupProperties", newBillingGroup, r.CreateBillingGroup, a.groupCreated("billingGroup")),
 		op("DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", r.DescribeBillingGroup, a.billingGroup),
 		op("UpdateBillingGroup", "PATCH /billing-groups/{billingGroupName} billingGroupProperties expectedVersion", updatedGroup, r.UpdateBillingGroup, groupVersion),
 		op("DeleteBillingGroup", "DELETE /billing-groups/{billingGroupName}?expectedVersion", r.DeleteBillingGroup),

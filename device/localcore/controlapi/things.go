@@ -3,6 +3,8 @@ package controlapi
 import (
 	"errors"
 	"maps"
+	"slices"
+	"strings"
 
 	"example.com/fleety/device/localcore/registry"
 )
@@ -32,8 +34,10 @@ func (a *api) listThings(attribute, attributeValue, kind string, prefix bool) ([
 	case attribute == "" && (attributeValue != "" || prefix):
 		return nil, invalid("attributeValue and usePrefixAttributeValue need attributeName")
 	}
-	return a.Registry.ListThings(registry.ThingFilter{
-		Type: kind, AttributeName: attribute, AttributeValue: attributeValue, ValuePrefix: prefix,
+	return slices.DeleteFunc(a.Registry.ListThings(), func(t registry.Thing) bool {
+		value, has := t.Attributes[attribute]
+		matches := value == attributeValue || attributeValue == "" || prefix && strings.HasPrefix(value, attributeValue)
+		return kind != "" && t.Type != kind || attribute != "" && !(has && matches)
 	}), nil
 }
 

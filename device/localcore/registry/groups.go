@@ -33,15 +33,6 @@ type ThingGroupUpdate struct {
 	ExpectedVersion *int64
 }
 
-// A ThingGroupFilter selects groups. Empty fields select all.
-type ThingGroupFilter struct {
-	NamePrefix string
-	// Parent selects the children of this group or, with Recursive, all that
-	// descend from it. Without Parent, a false Recursive selects the roots.
-	Parent    string
-	Recursive bool
-}
-
 // CreateThingGroup makes a group of name, parent, description and attributes. Only
 // the name is required; a group without parent is a root. Creating it again with
 // the same properties succeeds and changes nothing.
@@ -118,16 +109,13 @@ func (tx *transaction) deleteGroup(kind *table[ThingGroup], name string, expecte
 	return cmp.Or(checkVersion(kind.what+" "+name, expectedVersion, g.Version), remove(tx, kind, name))
 }
 
-// ListThingGroups returns the selected groups in the order of their names.
-func (r *Registry) ListThingGroups(f ThingGroupFilter) ([]ThingGroup, error) {
+// ListThingGroups returns the children of a group or, with recursive, all that descend from it, in the
+// order of their names. An empty parent stands for that of the roots.
+func (r *Registry) ListThingGroups(parent string, recursive bool) ([]ThingGroup, error) {
 	s := r.state()
 	return s.groups.where(func(g ThingGroup) bool {
-		selected := g.Parent == f.Parent
-		if f.Recursive {
-			selected = f.Parent == "" || slices.Contains(s.lineage(g.Name)[1:], f.Parent)
-		}
-		return selected && strings.HasPrefix(g.Name, f.NamePrefix)
-	}), s.groups.checkOptional(f.Parent)
+		return g.Parent == parent || recursive && (parent == "" || slices.Contains(s.lineage(g.Name)[1:], parent))
+	}), s.groups.checkOptional(parent)
 }
 
 // AddThingToThingGroup adds a thing to a group. Adding it again changes

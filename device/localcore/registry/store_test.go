@@ -38,7 +38,7 @@ func registerForever(path string) error {
 	if err != nil {
 		return err
 	}
-	for i := len(r.ListThings(ThingFilter{})); ; i++ {
+	for i := len(r.ListThings()); ; i++ {
 		text, err := makePEM()
 		if err != nil {
 			return err
@@ -126,7 +126,7 @@ func runAndKill(t *testing.T, path string, n int) (names []string) {
 // that no certificate is active without a thing.
 func checkWhole(t *testing.T, r *Registry) {
 	t.Helper()
-	for _, thing := range r.ListThings(ThingFilter{}) {
+	for _, thing := range r.ListThings() {
 		if thing.Name == "thing" {
 			continue // of furnish
 		}

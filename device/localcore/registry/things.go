@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -38,15 +37,6 @@ type ThingUpdate struct {
 type AttributeUpdate struct {
 	Attributes map[string]string
 	Merge      bool
-}
-
-// A ThingFilter selects things. Empty fields select all.
-type ThingFilter struct {
-	Type string
-	// AttributeName selects the things that have the attribute; AttributeValue
-	// those in which it has this value or, with ValuePrefix, begins with it.
-	AttributeName, AttributeValue string
-	ValuePrefix                   bool
 }
 
 // CreateThing makes a thing of name, type, billing group and attributes, of which only the name is
@@ -118,22 +108,8 @@ func (r *Registry) DeleteThing(name string, expectedVersion *int64) error {
 	})
 }
 
-// ListThings returns the selected things in the order of their names.
-func (r *Registry) ListThings(f ThingFilter) []Thing {
-	return r.state().things.where(func(t Thing) bool {
-		if f.Type != "" && t.Type != f.Type {
-			return false
-		}
-		value, ok := t.Attributes[f.AttributeName]
-		switch {
-		case f.AttributeName == "":
-			return true
-		case f.ValuePrefix || f.AttributeValue == "":
-			return ok && strings.HasPrefix(value, f.AttributeValue)
-		}
-		return ok && value == f.AttributeValue
-	})
-}
+// ListThings returns all things in the order of their names.
+func (r *Registry) ListThings() []Thing { return r.state().things.all() }
 
 // apply returns what the update makes of the attributes.
 func (u *AttributeUpdate) apply(old map[string]string) map[string]string {
