@@ -58,6 +58,7 @@ type Server struct {
 	rules        *rules.Service
 	tunnels      *tunnel.Service
 	broker       *broker.Broker
+	disconnect   func(registry.Change) // disconnects a certificate that was changed; nil before run
 	documents    jsontree.Cache[*policy.Document]
 	observers    sync.Map     // of messages: *observer to nothing
 	port         int          // for devices
@@ -158,9 +159,14 @@ func (s *Server) openState() (err error) {
 		Account:       c.Account,
 		CreateMissing: c.CreateMissing,
 		ARN:           c.arn,
-		Changed: func(events []registry.Event) {
+		Changed: func(events []registry.Event, certificates []registry.Change) {
 			if s.jobs != nil {
 				s.jobs.RegistryChanged()
+			}
+			for _, c := range certificates {
+				if s.disconnect != nil {
+					s.disconnect(c)
+				}
 			}
 			for _, e := range events {
 				e.Payload["timestamp"] = c.Now().UnixMilli()
@@ -296,7 +302,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 // AWS leaves open (U22), until ctx ends. Then stop must be called.
 func (s *Server) disconnectInactive(ctx context.Context) (stop func()) {
 	var mu sync.Mutex // so that nothing starts after stop
-	unwatch := s.registry.Watch(func(change registry.Change) {
+	s.disconnect = func(change registry.Change) {
 		mu.Lock()
 		defer mu.Unlock()
 		if change.Status == registry.Active || ctx.Err() != nil {
@@ -310,9 +316,8 @@ func (s *Server) disconnectInactive(ctx context.Context) (stop func()) {
 				s.broker.DisconnectCertificate(change.CertificateID)
 			}
 		})
-	})
+	}
 	return func() {
-		unwatch()
 		mu.Lock()
 		defer mu.Unlock()
 	}

@@ -15,7 +15,6 @@ package registry
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -40,9 +39,11 @@ type Options struct {
 	// CreateMissing has Provision create the thing type, the thing groups and the
 	// billing group that it names and that do not exist.
 	CreateMissing bool
-	// Changed is called after each mutation, without any lock held, with the
-	// events that are to be published. Nil means that nobody waits for it.
-	Changed func([]Event)
+	// Changed is called after each mutation, before the mutating method returns and without any lock
+	// held, with the events that are to be published, and with the certificates whose status it has
+	// changed, or that it deleted. Mutations made at the same time may arrive in either order: see
+	// [Registry.CertificateByID] where that matters. Nil means that nobody waits for it.
+	Changed func([]Event, []Change)
 	// Account and ARN, which returns the full name of a resource such as
 	// "thing/NAME", are for events. Nil returns the resource.
 	Account string
@@ -52,15 +53,11 @@ type Options struct {
 // A Registry holds the records. It is safe for concurrent use. Records that it
 // returns belong to the caller.
 type Registry struct {
-	options    Options
-	committed  atomic.Pointer[state] // never changed, only replaced
-	generation atomic.Uint64
+	options   Options
+	committed atomic.Pointer[state] // never changed, only replaced
 
 	writing sync.Mutex    // held by the one mutation under way, its write to the file included
 	file    *records.File // nil when memory only
-
-	watching sync.Mutex
-	watchers map[*func(Change)]bool
 }
 
 // Open returns the registry that is stored in the file at path, which it makes
@@ -73,7 +70,7 @@ func Open(path string, o Options) (_ *Registry, err error) {
 	if o.ARN == nil {
 		o.ARN = func(resource string) string { return resource }
 	}
-	r := &Registry{options: o, watchers: map[*func(Change)]bool{}}
+	r := &Registry{options: o}
 	first := new(state).next()
 	r.committed.Store(first)
 	if r.file, err = records.Open(path); err != nil {
@@ -104,27 +101,12 @@ func (r *Registry) state() *state { return r.committed.Load() }
 
 // Generation returns a number that grows with every mutation. While it stays
 // the same, so does every answer of the registry; callers may cache by it.
-func (r *Registry) Generation() uint64 { return r.generation.Load() }
+func (r *Registry) Generation() uint64 { return r.state().generation }
 
 // A Change reports that a certificate's status has changed or that it is gone.
 type Change struct {
 	CertificateID string
 	Status        CertificateStatus // the new status, empty for a deleted certificate
-}
-
-// Watch calls f after each committed mutation that changed the status of a certificate or deleted
-// it, before the mutating method returns and without any lock held. Changes made at the same time
-// may arrive in either order: f should call [Registry.CertificateByID] where that matters. Calling
-// stop ends it.
-func (r *Registry) Watch(f func(Change)) (stop func()) {
-	r.watching.Lock()
-	defer r.watching.Unlock()
-	r.watchers[&f] = true
-	return func() {
-		r.watching.Lock()
-		defer r.watching.Unlock()
-		delete(r.watchers, &f)
-	}
 }
 
 // A transaction is one mutation under way: the state as it will be, and the
@@ -135,42 +117,27 @@ type transaction struct {
 	options *Options
 	now     time.Time
 	changes []Change
-	emitted []Event // once it is committed
 }
 
 // update runs f on a copy of the committed state and, if f does not fail, commits
 // it: to the file first, then to memory.
 func (r *Registry) update(f func(*transaction) error) error {
 	tx, err := r.commit(f)
-	if err != nil || !slices.ContainsFunc(tx.buckets, bucket.changed) {
-		return err
+	if tx != nil && r.options.Changed != nil {
+		r.options.Changed(tx.events(), tx.changes)
 	}
-	r.watching.Lock()
-	watchers := slices.Collect(maps.Keys(r.watchers))
-	r.watching.Unlock()
-	for _, c := range tx.changes {
-		for _, f := range watchers {
-			(*f)(c)
-		}
-	}
-	if r.options.Changed != nil {
-		r.options.Changed(tx.emitted)
-	}
-	return nil
+	return err
 }
 
+// commit returns nil for a transaction that failed, or changed nothing.
 func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	before := r.state()
 	tx := &transaction{state: before.next(), before: before, options: &r.options, now: r.options.Now().UTC()}
-	if err := f(tx); err != nil {
+	if err := f(tx); err != nil || !slices.ContainsFunc(tx.buckets, bucket.changed) {
 		return nil, err
 	}
-	if !slices.ContainsFunc(tx.buckets, bucket.changed) {
-		return tx, nil
-	}
-	tx.emitted = tx.events()
 	all := map[string]map[string][]byte{}
 	for _, b := range tx.buckets {
 		if r.file != nil && b.changed() {
@@ -181,7 +148,6 @@ func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 		return nil, fmt.Errorf("writing the registry: %w", err)
 	}
 	r.committed.Store(tx.state)
-	r.generation.Add(1)
 	return tx, nil
 }
 

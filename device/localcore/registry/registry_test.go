@@ -449,7 +449,7 @@ func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
 	}
 	operations()
 	before, generation := must(r.DescribeThing("thing"))(t), r.Generation()
-	r.options.Changed = func([]Event) { t.Error("a change is reported") }
+	r.options.Changed = func([]Event, []Change) { t.Error("a change is reported") }
 	operations()
 	must(r.Expire(epoch))(t)
 	if diff := cmp.Diff(before, must(r.DescribeThing("thing"))(t)); diff != "" {
@@ -556,7 +556,7 @@ func TestEventOfGroupListsItsParentsFromTheRoot(t *testing.T) {
 	r, _ := open(t)
 	ok(t, r.UpdateEventConfigurations(map[string]EventConfiguration{groupEvent: {Enabled: true}}))
 	var events []Event
-	r.options.Changed = func(all []Event) { events = append(events, all...) }
+	r.options.Changed = func(all []Event, _ []Change) { events = append(events, all...) }
 	var parents []map[string]string
 	for i, name := range []string{"a", "b", "c"} {
 		parent := ""
@@ -676,14 +676,12 @@ func TestPolicyVersionInEffectIsTheDefault(t *testing.T) {
 	}
 }
 
-func TestWatchReportsStatusAndDeletion(t *testing.T) {
+func TestChangesAreStatusesAndDeletions(t *testing.T) {
 	t.Parallel()
-	r, _ := open(t)
-	c := newCertificate(t, r, Active)
 	var got []Change
-	stop := r.Watch(func(c Change) { got = append(got, c) })
+	r := must(Open("", Options{Changed: func(_ []Event, changes []Change) { got = append(got, changes...) }}))(t)
+	c := newCertificate(t, r, Active)
 	ok(t, r.UpdateCertificate(c.ID, Inactive), r.UpdateCertificate(c.ID, Inactive), r.DeleteCertificate(c.ID, false))
-	stop()
 	newCertificate(t, r, Active)
 	want := []Change{{c.ID, Inactive}, {c.ID, ""}}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -41,7 +41,8 @@ type state struct {
 	thingCerts    *relation[PrincipalType] // thing name, certificate id
 	policyTargets *relation[struct{}]      // policy name, target
 
-	buckets []bucket // all of these
+	buckets    []bucket // all of these
+	generation uint64   // counts the mutations
 }
 
 // Keys of what exists once.
@@ -75,7 +76,7 @@ func (s *state) next() *state {
 		thingCerts:    relationIn(b, "thing-certificates", s.thingCerts),
 		policyTargets: relationIn(b, "policy-targets", s.policyTargets),
 	}
-	n.buckets = all
+	n.buckets, n.generation = all, s.generation+1
 	return n
 }
 
