@@ -2,14 +2,12 @@ package localcore
 
 import (
 	"context"
-	"crypto/rsa"
 	"crypto/x509"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,21 +42,7 @@ const (
 )
 
 // A Credential is a certificate with its key, in PEM form.
-type Credential struct {
-	CertificateID  string `json:"certificateId"`
-	CertificatePEM []byte `json:"certificatePem"`
-	PrivateKeyPEM  []byte `json:"privateKey"` // secret
-	PublicKeyPEM   []byte `json:"publicKey"`
-}
-
-// String names the certificate; the key does not show.
-func (c Credential) String() string { return "certificate " + c.CertificateID }
-
-// GoString is String.
-func (c Credential) GoString() string { return c.String() }
-
-// LogValue is String.
-func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
+type Credential = ca.Credential
 
 // processClaimKey is the key of every claim that lives in memory only: making an RSA key takes
 // longer than all the rest of a start.
@@ -82,19 +66,6 @@ func (s *Server) makeClaim() error {
 		return err
 	}
 	return s.writeCredentials(c.Credentials, claim)
-}
-
-// newClaim makes a claim, which is not registered yet.
-func (s *Server) newClaim(newKey func() (*rsa.PrivateKey, error)) (Credential, error) {
-	key, err := newKey()
-	if err != nil {
-		return Credential{}, fmt.Errorf("making a claim: %w", err)
-	}
-	cert, err := s.authority.IssueForKey(key, s.config.Now())
-	if err != nil {
-		return Credential{}, fmt.Errorf("making a claim: %w", err)
-	}
-	return Credential{cert.ID, cert.PEM, cert.PrivateKeyPEM, cert.PublicKeyPEM}, nil
 }
 
 // registerClaim gives a claim its policies and registers it as ACTIVE, unless it is registered already.
@@ -131,8 +102,8 @@ func (s *Server) openClaim() (claim Credential, err error) {
 			return claim, s.registerClaim(claim)
 		}
 	}
-	if claim, err = s.newClaim(newKey); err != nil {
-		return claim, err
+	if claim, err = s.authority.IssueKeys(newKey, s.config.Now()); err != nil {
+		return claim, fmt.Errorf("making the claim: %w", err)
 	}
 	if path != "" { // first: a start that is killed leaves no certificate whose key is lost
 		if err := maybe.WriteFile(path, awsiot.EncodeJSON(claim), 0o600); err != nil {
@@ -224,9 +195,9 @@ func (s *Server) Claim() Credential {
 
 // NewClaim registers one more claim like that of [Server.Claim].
 func (s *Server) NewClaim(ctx context.Context) (Credential, error) {
-	claim, err := s.newClaim(ca.NewKey)
+	claim, err := s.provisioning.IssueKeys()
 	if err != nil {
-		return claim, err
+		return claim, fmt.Errorf("making a claim: %w", err)
 	}
 	return claim, s.registerClaim(claim)
 }

@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"net"
 	"path/filepath"
 	"sync"
@@ -108,7 +107,6 @@ func (a *Authority) Prepare() { _, _ = a.issuer() }
 
 // selfSigned completes the template, which brings the subject, as that of a certificate authority.
 func selfSigned(key crypto.Signer, template *x509.Certificate) (tls.Certificate, error) {
-	template.SerialNumber = newSerial()
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), notAfter
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
@@ -118,14 +116,6 @@ func selfSigned(key crypto.Signer, template *x509.Certificate) (tls.Certificate,
 	}
 	leaf, err := x509.ParseCertificate(der)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
-}
-
-// newSerial returns a random positive number of 20 octets.
-func newSerial() *big.Int {
-	var octets [20]byte
-	rand.Read(octets[:]) // never fails
-	octets[0] = octets[0]&0x7f | 0x40
-	return new(big.Int).SetBytes(octets[:])
 }
 
 // RootPEM returns the root of the server's certificate, which devices trust.
@@ -140,12 +130,11 @@ func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error)
 		return nil, fmt.Errorf("making the server key: %w", err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: newSerial(),
-		Subject:      pkix.Name{CommonName: hosts[0]},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(397 * 24 * time.Hour), // as long as browsers accept
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		Subject:     pkix.Name{CommonName: hosts[0]},
+		NotBefore:   time.Now().Add(-time.Hour),
+		NotAfter:    time.Now().Add(397 * 24 * time.Hour), // as long as browsers accept
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {

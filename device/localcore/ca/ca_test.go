@@ -37,22 +37,18 @@ func open(t *testing.T, dir string) *ca.Authority {
 }
 
 // issue returns a certificate for a key of the authority.
-func issue(t *testing.T, now time.Time) (*ca.Certificate, *x509.Certificate) {
+func issue(t *testing.T, now time.Time) (ca.Credential, *x509.Certificate) {
 	t.Helper()
-	key, err := ca.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := open(t, "").IssueForKey(key, now)
+	c, err := open(t, "").IssueKeys(ca.NewKey, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c, parse(t, c)
 }
 
-func parse(t *testing.T, c *ca.Certificate) *x509.Certificate {
+func parse(t *testing.T, c ca.Credential) *x509.Certificate {
 	t.Helper()
-	block, _ := pem.Decode(c.PEM)
+	block, _ := pem.Decode(c.CertificatePEM)
 	parsed, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
@@ -141,8 +137,8 @@ func TestIssuedCertificateLooksLikeAWSs(t *testing.T) {
 	if !ok || key.N.BitLen() != 2048 || key.E != 65537 {
 		t.Errorf("key %T", c.PublicKey)
 	}
-	if sum := sha256.Sum256(c.Raw); issued.ID != hex.EncodeToString(sum[:]) {
-		t.Errorf("id %s", issued.ID)
+	if sum := sha256.Sum256(c.Raw); issued.CertificateID != hex.EncodeToString(sum[:]) {
+		t.Errorf("id %s", issued.CertificateID)
 	}
 }
 
@@ -180,8 +176,8 @@ func TestExtensionsAreAWSsInAWSsOrder(t *testing.T) {
 func TestPEMFormsAreAWSs(t *testing.T) {
 	t.Parallel()
 	issued, c := issue(t, time.Now())
-	block, rest := pem.Decode(issued.PEM)
-	if block == nil || block.Type != "CERTIFICATE" || !bytes.Equal(block.Bytes, c.Raw) || len(rest) > 0 || !bytes.HasSuffix(issued.PEM, []byte("\n")) {
+	block, rest := pem.Decode(issued.CertificatePEM)
+	if block == nil || block.Type != "CERTIFICATE" || !bytes.Equal(block.Bytes, c.Raw) || len(rest) > 0 || !bytes.HasSuffix(issued.CertificatePEM, []byte("\n")) {
 		t.Error("the certificate is not one PEM block with a newline at its end")
 	}
 	block, rest = pem.Decode(issued.PrivateKeyPEM)
@@ -235,7 +231,7 @@ func TestSameCSRTwiceGivesTwoCertificates(t *testing.T) {
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	if first.ID == second.ID {
+	if first.CertificateID == second.CertificateID {
 		t.Error("both have one id")
 	}
 }
@@ -397,7 +393,7 @@ func FuzzIssueForCSR(f *testing.F) {
 	f.Fuzz(func(t *testing.T, der []byte) {
 		csr := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 		issued, err := a.IssueForCSR(csr, time.Now())
-		if (issued == nil) == (err == nil) {
+		if (issued.CertificateID == "") == (err == nil) {
 			t.Errorf("certificate %v with error %v", issued, err)
 		}
 	})

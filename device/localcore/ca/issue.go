@@ -10,6 +10,8 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
+	"math/big"
 	"time"
 	"unicode/utf8"
 
@@ -31,13 +33,22 @@ var (
 	deviceSubject = utf8Name(asn1.ObjectIdentifier{2, 5, 4, 3}, "AWS IoT Certificate")
 )
 
-// A Certificate is an issued device certificate.
-type Certificate struct {
-	ID  string // see [awsiot.CertificateID]
-	PEM []byte
-	// Of a key that the authority made, else nil: PKCS #1 and PKIX.
-	PrivateKeyPEM, PublicKeyPEM []byte
+// A Credential is an issued certificate, with its key if the authority made it, in PEM form.
+type Credential struct {
+	CertificateID  string `json:"certificateId"` // see [awsiot.CertificateID]
+	CertificatePEM []byte `json:"certificatePem"`
+	PrivateKeyPEM  []byte `json:"privateKey"` // secret; PKCS #1
+	PublicKeyPEM   []byte `json:"publicKey"`  // PKIX
 }
+
+// String names the certificate; the key does not show.
+func (c Credential) String() string { return "certificate " + c.CertificateID }
+
+// GoString is String.
+func (c Credential) GoString() string { return c.String() }
+
+// LogValue is String.
+func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // A CSRError says what is wrong with a certificate signing request.
 type CSRError struct{ Reason string }
@@ -45,46 +56,49 @@ type CSRError struct{ Reason string }
 // Error returns the reason.
 func (e *CSRError) Error() string { return "certificate signing request: " + e.Reason }
 
-// IssueForKey certifies a key that the authority made for a device, as
-// CreateKeysAndCertificate does.
-func (a *Authority) IssueForKey(key *rsa.PrivateKey, now time.Time) (*Certificate, error) {
+// IssueKeys certifies a key that newKey makes, [NewKey] for instance, as CreateKeysAndCertificate does.
+func (a *Authority) IssueKeys(newKey func() (*rsa.PrivateKey, error), now time.Time) (c Credential, err error) {
+	key, err := newKey()
+	if err != nil {
+		return c, fmt.Errorf("making a key: %w", err)
+	}
 	publicDER, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return nil, fmt.Errorf("issuing a certificate: %w", err)
+		return c, fmt.Errorf("issuing a certificate: %w", err)
 	}
-	c, err := a.issue(key.Public(), publicDER, deviceSubject, now)
-	if err != nil {
-		return nil, err
-	}
+	c, err = a.issue(key.Public(), publicDER, deviceSubject, now)
 	c.PrivateKeyPEM, c.PublicKeyPEM = encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), encode("PUBLIC KEY", publicDER)
-	return c, nil
+	return c, err
 }
 
 // IssueForCSR certifies the key of a certificate signing request in PEM form
 // and keeps its subject. What AWS IoT would reject is a *CSRError.
-func (a *Authority) IssueForCSR(csrPEM string, now time.Time) (*Certificate, error) {
+func (a *Authority) IssueForCSR(csrPEM string, now time.Time) (Credential, error) {
 	csr, err := ParseCSR(csrPEM)
 	if err != nil {
-		return nil, err
+		return Credential{}, err
 	}
 	return a.issue(csr.PublicKey, csr.RawSubjectPublicKeyInfo, csr.RawSubject, now)
 }
 
-func (a *Authority) issue(public crypto.PublicKey, publicDER, rawSubject []byte, now time.Time) (*Certificate, error) {
+func (a *Authority) issue(public crypto.PublicKey, publicDER, rawSubject []byte, now time.Time) (c Credential, err error) {
 	issuer, err := a.issuer()
 	if err != nil {
-		return nil, fmt.Errorf("issuing a certificate: %w", err)
+		return c, fmt.Errorf("issuing a certificate: %w", err)
 	}
 	var info struct {
 		Algorithm pkix.AlgorithmIdentifier
 		Key       asn1.BitString
 	}
 	if _, err := asn1.Unmarshal(publicDER, &info); err != nil {
-		return nil, fmt.Errorf("issuing a certificate: %w", err)
+		return c, fmt.Errorf("issuing a certificate: %w", err)
 	}
 	keyID := sha1.Sum(info.Key.Bytes) // RFC 5280, 4.2.1.2, method 1
+	var serial [20]byte               // all of whose octets count, where crypto/x509 would leave out leading zeros
+	rand.Read(serial[:])
+	serial[0] = serial[0]&0x7f | 0x40
 	template := &x509.Certificate{
-		SerialNumber: newSerial(),
+		SerialNumber: new(big.Int).SetBytes(serial[:]),
 		RawSubject:   rawSubject,
 		// As in https://docs.aws.amazon.com/cli/latest/reference/iot/describe-certificate.html: clocks
 		// differ, and are set back.
@@ -102,9 +116,9 @@ func (a *Authority) issue(public crypto.PublicKey, publicDER, rawSubject []byte,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, issuer.Leaf, public, issuer.PrivateKey)
 	if err != nil {
-		return nil, fmt.Errorf("issuing a certificate: %w", err)
+		return c, fmt.Errorf("issuing a certificate: %w", err)
 	}
-	return &Certificate{ID: awsiot.CertificateID(&x509.Certificate{Raw: der}), PEM: encode("CERTIFICATE", der)}, nil
+	return Credential{CertificateID: awsiot.CertificateID(&x509.Certificate{Raw: der}), CertificatePEM: encode("CERTIFICATE", der)}, nil
 }
 
 // ParseCSR reads a request and checks what AWS IoT checks: size, key and signature. The error is a

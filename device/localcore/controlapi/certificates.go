@@ -20,7 +20,7 @@ func (a *api) created(c registry.Certificate) object {
 	return a.ref("cert", "certificateId", c.ID).with(object{"certificatePem": c.PEM})
 }
 
-func keyPair(c *ca.Certificate) object {
+func keyPair(c ca.Credential) object {
 	return object{"PublicKey": string(c.PublicKeyPEM), "PrivateKey": string(c.PrivateKeyPEM)}
 }
 
@@ -29,7 +29,7 @@ func (a *api) createKeysAndCertificate(active bool) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: string(keys.PEM), Status: statusOf(active)})
+	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: string(keys.CertificatePEM), Status: statusOf(active)})
 	return a.created(c).with(object{"keyPair": keyPair(keys)}), err
 }
 
@@ -38,7 +38,7 @@ func (a *api) createCertificateFromCSR(active bool, csr string) (object, error) 
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: string(issued.PEM), Status: statusOf(active)})
+	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: string(issued.CertificatePEM), Status: statusOf(active)})
 	return a.created(c), err
 }
 

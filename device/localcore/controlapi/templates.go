@@ -67,6 +67,6 @@ func (a *api) createProvisioningClaim(template string) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateClaimCertificate(string(keys.PEM), template, claimLife)
+	c, err := a.Registry.CreateClaimCertificate(string(keys.CertificatePEM), template, claimLife)
 	return object{"certificateId": c.ID, "certificatePem": c.PEM, "keyPair": keyPair(keys), "expiration": epoch(c.ClaimExpires)}, err
 }

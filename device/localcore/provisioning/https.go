@@ -3,7 +3,6 @@ package provisioning
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"example.com/fleety/device/awsiot"
@@ -13,20 +12,16 @@ import (
 )
 
 // IssueKeys makes a key pair and a certificate for it, and registers neither.
-func (s *Service) IssueKeys() (*ca.Certificate, error) {
-	key, err := ca.NewKey()
-	if err != nil {
-		return nil, fmt.Errorf("making a key: %w", err)
-	}
-	return s.config.Authority.IssueForKey(key, s.config.Now())
+func (s *Service) IssueKeys() (ca.Credential, error) {
+	return s.config.Authority.IssueKeys(ca.NewKey, s.config.Now())
 }
 
 // IssueCSR makes a certificate for a signing request in PEM form, and does not register it. What
 // AWS IoT would reject gives a [*registry.Error].
-func (s *Service) IssueCSR(csr string) (*ca.Certificate, error) {
+func (s *Service) IssueCSR(csr string) (ca.Credential, error) {
 	cert, err := s.config.Authority.IssueForCSR(csr, s.config.Now())
 	if e, ok := errors.AsType[*ca.CSRError](err); ok {
-		return nil, registry.Reject(registry.CodeInvalidRequest, "The %v", e)
+		err = registry.Reject(registry.CodeInvalidRequest, "The %v", e)
 	}
 	return cert, err
 }
@@ -81,10 +76,7 @@ func (s *Service) certificateOf(c *template.Certificate) (pem string, err error)
 	switch {
 	case c.CSR != "":
 		cert, err := s.IssueCSR(c.CSR)
-		if err != nil {
-			return "", err
-		}
-		return string(cert.PEM), nil
+		return string(cert.CertificatePEM), err
 	case c.PEM == "":
 		return "", registry.Reject(registry.CodeInvalidRequest, "The template's certificate resolves to nothing.")
 	case c.CAPEM != "":

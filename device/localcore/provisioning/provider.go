@@ -22,32 +22,30 @@ const ProviderTimeout = 5 * time.Second
 
 // sign issues the certificate for a signing request: by the account's certificate provider, or by
 // AWS IoT itself. text is the certificate with the chain that the provider gave.
-func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Certificate, text string, err error) {
+func (s *Service) sign(ctx context.Context, r Request, csr string) (cert ca.Credential, text string, err error) {
 	providers := s.config.Registry.ListCertificateProviders()
 	if len(providers) == 0 {
-		if cert, err = s.config.Authority.IssueForCSR(csr, s.config.Now()); err != nil {
-			return nil, "", err
-		}
-		return cert, string(cert.PEM), nil
+		cert, err = s.IssueCSR(csr)
+		return cert, string(cert.CertificatePEM), err
 	}
 	parsed, err := ca.ParseCSR(csr)
 	if err != nil {
-		return nil, "", err
+		return cert, "", err
 	}
 	s.record(r, event.Invoked, "certificate provider "+providers[0].Name)
 	certificates, err := s.askProvider(ctx, r, providers[0], csr, parsed)
 	if err != nil {
 		s.record(r, event.Returned, "failed: "+err.Error())
-		return nil, "", internalFailure.because("The certificate provider failed.", "certificate provider "+providers[0].Name+": "+err.Error())
+		return cert, "", internalFailure.because("The certificate provider failed.", "certificate provider "+providers[0].Name+": "+err.Error())
 	}
 	for _, c := range certificates {
 		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
-		if cert == nil {
-			cert = &ca.Certificate{ID: awsiot.CertificateID(c), PEM: block}
+		if text == "" {
+			cert = ca.Credential{CertificateID: awsiot.CertificateID(c), CertificatePEM: block}
 		}
 		text += string(block)
 	}
-	s.record(r, event.Returned, "certificate "+cert.ID)
+	s.record(r, event.Returned, cert.String())
 	return cert, text, nil
 }
 

@@ -139,7 +139,7 @@ func (s *Service) createKeysAndCertificate(r Request) (any, error) {
 		return nil, err
 	}
 	return awsiot.CreateKeysAndCertificateResponse{
-		CertificateID: cert.ID, CertificatePEM: string(cert.PEM), PrivateKey: awsiot.Secret(cert.PrivateKeyPEM), CertificateOwnershipToken: token,
+		CertificateID: cert.CertificateID, CertificatePEM: string(cert.CertificatePEM), PrivateKey: awsiot.Secret(cert.PrivateKeyPEM), CertificateOwnershipToken: token,
 	}, nil
 }
 
@@ -156,18 +156,18 @@ func (s *Service) createCertificateFromCSR(ctx context.Context, r Request) (any,
 	if err != nil {
 		return nil, err
 	}
-	return awsiot.CreateCertificateFromCSRResponse{CertificateID: cert.ID, CertificatePEM: text, CertificateOwnershipToken: token}, nil
+	return awsiot.CreateCertificateFromCSRResponse{CertificateID: cert.CertificateID, CertificatePEM: text, CertificateOwnershipToken: token}, nil
 }
 
 // createPending registers a new certificate as PENDING_ACTIVATION and returns its ownership token.
-func (s *Service) createPending(r Request, cert *ca.Certificate) (awsiot.Secret, error) {
+func (s *Service) createPending(r Request, cert ca.Credential) (awsiot.Secret, error) {
 	var random [48]byte
 	rand.Read(random[:]) // never fails
 	token := base64.RawURLEncoding.EncodeToString(random[:])
-	if _, err := s.config.Registry.CreatePendingCertificate(string(cert.PEM), token, r.CertificateID, awsiot.OwnershipTokenLife); err != nil {
+	if _, err := s.config.Registry.CreatePendingCertificate(string(cert.CertificatePEM), token, r.CertificateID, awsiot.OwnershipTokenLife); err != nil {
 		return "", err
 	}
-	s.record(r, event.Issued, "certificate "+cert.ID+" is PENDING_ACTIVATION")
+	s.record(r, event.Issued, cert.String()+" is PENDING_ACTIVATION")
 	return awsiot.Secret(token), nil
 }
 
