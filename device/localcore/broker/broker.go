@@ -86,8 +86,7 @@ type Broker struct {
 	past     map[string]ConnectionState // of clients that disconnected lately, by client id, under mu
 }
 
-// New returns a broker with the sessions and retained messages of an earlier run. Use Listen and
-// Serve to accept connections.
+// New returns a broker with what Config.State keeps. Listen and Serve accept connections.
 func New(c Config) (*Broker, error) {
 	b := &Broker{
 		config:        c,
@@ -114,8 +113,7 @@ func New(c Config) (*Broker, error) {
 	return nil, fmt.Errorf("opening the broker's state %s: %w", c.State, err)
 }
 
-// Serve begins to accept connections on all ports that Listen opened. Close ends it, the end of ctx
-// does not.
+// Serve begins to accept connections on the ports of Listen, until Close; ctx may end earlier.
 func (b *Broker) Serve(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
@@ -124,8 +122,7 @@ func (b *Broker) Serve(ctx context.Context) {
 	}
 }
 
-// Close ends every connection and returns when the last goroutine has ended. Close must be called
-// once.
+// Close, called once, ends every connection and returns when the last goroutine has ended.
 func (b *Broker) Close() error {
 	for _, l := range b.listeners {
 		l.tcp.Close()
@@ -179,8 +176,7 @@ func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (fo
 	return true
 }
 
-// DisconnectCertificate ends every connection that uses a certificate, for it may not connect any
-// more.
+// DisconnectCertificate ends every connection of a certificate that may not connect any more.
 func (b *Broker) DisconnectCertificate(id string) {
 	for _, c := range b.connections() {
 		if c.principal.CertificateID == id {
@@ -190,8 +186,7 @@ func (b *Broker) DisconnectCertificate(id string) {
 	}
 }
 
-// Sweep sends overdue messages again, and ends the sessions and retained messages whose time is
-// over. Call it every few seconds.
+// Sweep, called every few seconds, sends overdue messages again and ends what has expired.
 func (b *Broker) Sweep() {
 	now := b.config.Now()
 	for _, m := range b.AllRetained() {

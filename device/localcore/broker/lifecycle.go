@@ -24,8 +24,7 @@ type lifecycleEvent struct {
 	VersionNumber             int      `json:"versionNumber"`
 }
 
-// lifecycle publishes an event under $aws/events/GROUP/TYPE/CLIENTID. Client ids with wildcards
-// have no events.
+// lifecycle publishes to $aws/events/GROUP/TYPE/CLIENTID; client ids with wildcards have no events.
 func (b *Broker) lifecycle(c *Conn, group string, e lifecycleEvent) {
 	if strings.ContainsAny(c.principal.ClientID, "+#") {
 		return

@@ -169,8 +169,7 @@ func (b *Broker) disconnected(c *Conn) {
 	}
 }
 
-// recoverPanic keeps a packet that makes the broker or a handler panic from ending the connections
-// of all others.
+// recoverPanic keeps the connections of all others when a packet makes the broker or a handler panic.
 func (b *Broker) recoverPanic(c *Conn) {
 	if r := recover(); r != nil {
 		b.config.Log.Error("the broker panicked", "panic", r, "client", c.principal.ClientID,

@@ -153,8 +153,7 @@ func (s *Service) authenticate(r *http.Request, mode string) (t *tunnel, status 
 	return t, http.StatusSwitchingProtocols, ""
 }
 
-// attach makes p a side of the tunnel, in the place of one that was there: the other side gets a
-// reset of its streams.
+// attach makes p a side of the tunnel, in the place of another; the other side's streams are reset.
 func (s *Service) attach(t *tunnel, p *peer) bool {
 	hello := awsiot.TunnelMessage{Type: awsiot.TunnelServiceIDs}
 	s.mu.Lock()
