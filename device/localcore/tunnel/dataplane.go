@@ -45,12 +45,14 @@ type peer struct {
 	writing sync.Mutex
 }
 
-// write sends messages.
-func (p *peer) write(data []byte) error {
+// write sends messages, or closes the connection, which its reader notices.
+func (p *peer) write(data []byte) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	_ = p.ws.SetWriteDeadline(time.Now().Add(writeTimeout)) // it cannot fail
-	return p.ws.WriteMessage(websocket.BinaryMessage, data)
+	if p.ws.WriteMessage(websocket.BinaryMessage, data) != nil {
+		p.ws.Close()
+	}
 }
 
 // The protocols, the newest first: the newest that the client offers is used.
@@ -154,16 +156,10 @@ func (s *Service) authenticate(r *http.Request, mode string) (t *tunnel, status 
 }
 
 // attach makes p a side of the tunnel, in the place of another; the other side's streams are reset.
+// What the other side sends from then on waits for the service ids, which are p's first message.
 func (s *Service) attach(t *tunnel, p *peer) bool {
-	hello := awsiot.TunnelMessage{Type: awsiot.TunnelServiceIDs}
-	s.mu.Lock()
-	if t.DestinationConfig != nil {
-		hello.ServiceIDs = t.DestinationConfig.Services
-	}
-	s.mu.Unlock()
-	if p.version > 1 && p.write(awsiot.AppendTunnelMessage(nil, hello)) != nil {
-		return false
-	}
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	s.mu.Lock()
 	if t.Status != Open || s.closed {
 		s.mu.Unlock()
@@ -174,6 +170,10 @@ func (s *Service) attach(t *tunnel, p *peer) bool {
 		own.peer.ws.Close()
 	}
 	own.peer, *own.state = p, ConnectionState{Connected, s.now()}
+	hello := awsiot.TunnelMessage{Type: awsiot.TunnelServiceIDs}
+	if t.DestinationConfig != nil {
+		hello.ServiceIDs = t.DestinationConfig.Services
+	}
 	var resets []byte
 	for _, service := range slices.Sorted(maps.Keys(t.streams)) {
 		if one := t.streams[service]; one.active {
@@ -182,8 +182,11 @@ func (s *Service) attach(t *tunnel, p *peer) bool {
 		}
 	}
 	s.mu.Unlock()
+	if p.version > 1 {
+		_ = p.ws.WriteMessage(websocket.BinaryMessage, awsiot.AppendTunnelMessage(nil, hello)) // a connection that is gone has nothing to read
+	}
 	if other != nil && len(resets) > 0 {
-		_ = other.write(resets) // its own reader notices
+		other.write(resets)
 	}
 	return true
 }
@@ -220,8 +223,8 @@ func (s *Service) forward(r *http.Request, t *tunnel, p *peer) error {
 			if err != nil {
 				return reject(websocket.CloseProtocolError, err)
 			}
-			if to != nil && to.write(buffer[:len(buffer)-len(rest)]) != nil {
-				to.ws.Close()
+			if to != nil {
+				to.write(buffer[:len(buffer)-len(rest)])
 			}
 			buffer = rest
 		}

@@ -279,6 +279,21 @@ func TestConnectionStateFollowsTheConnection(t *testing.T) {
 	await(tunnel.Disconnected, tunnel.Disconnected)
 }
 
+// A client that has its service ids gets from then on what the other side sends.
+func TestClientThatHasItsServiceIDsIsConnected(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	id, _ := a.open(t, "SSH")
+	for range 200 {
+		_, rotated, _ := a.RotateTunnelAccessToken(id, "DESTINATION", nil)
+		c := a.connect(t, "destination", awsiot.TunnelV2, rotated.Destination)
+		if got, err := a.DescribeTunnel(id); err != nil || got.DestinationConnectionState.Status != tunnel.Connected {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		c.Close()
+	}
+}
+
 // Each case is of https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_RotateTunnelAccessToken.html.
 func TestRotationParameters(t *testing.T) {
 	t.Parallel()
