@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/tunnel"
 )
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/secure-tunneling-concepts.html: An access token works once, or again with the client token that it was first used with, until it is rotated.
@@ -172,9 +173,10 @@ func TestReplacedPeerResetsStreams(t *testing.T) {
 func TestVersion1IsForwarded(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
-	_, tokens := a.open(t)
+	id, tokens := a.open(t)
 	destination := a.connect(t, "destination", awsiot.TunnelV1, tokens.Destination)
 	source := a.connect(t, "source", awsiot.TunnelV1, tokens.Source)
+	a.await(t, id, tunnel.Connected, tunnel.Connected) // its clients are sent no service ids
 	source.send(start(-5, ""), data(-5, "", "x"))
 	destination.receive()
 	if m := destination.receive(); string(m.Payload) != "x" || m.StreamID != -5 {

@@ -148,6 +148,25 @@ func (c *client) ended() int {
 	}
 }
 
+// await waits until source and destination have these connection states.
+func (a *account) await(t *testing.T, id, source, destination string) {
+	t.Helper()
+	for {
+		got, err := a.DescribeTunnel(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.SourceConnectionState.Status == source && got.DestinationConnectionState.Status == destination {
+			return
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("%+v", got)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func start(stream int32, service string) awsiot.TunnelMessage {
 	return awsiot.TunnelMessage{Type: awsiot.TunnelStreamStart, StreamID: stream, ServiceID: service}
 }
@@ -246,37 +265,20 @@ func TestConnectionStateFollowsTheConnection(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
 	id, tokens := a.open(t, "SSH")
-	await := func(source, destination string) {
-		t.Helper()
-		for {
-			got, err := a.DescribeTunnel(id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.SourceConnectionState.Status == source && got.DestinationConnectionState.Status == destination {
-				return
-			}
-			select {
-			case <-t.Context().Done():
-				t.Fatalf("%+v", got)
-			case <-time.After(time.Millisecond):
-			}
-		}
-	}
-	await(tunnel.Disconnected, tunnel.Disconnected)
+	a.await(t, id, tunnel.Disconnected, tunnel.Disconnected)
 	for range 2 {
 		_, rotated, _ := a.RotateTunnelAccessToken(id, "SOURCE", nil)
 		c := a.connect(t, "source", awsiot.TunnelV1, rotated.Source)
-		await(tunnel.Connected, tunnel.Disconnected)
+		a.await(t, id, tunnel.Connected, tunnel.Disconnected)
 		c.Close()
-		await(tunnel.Disconnected, tunnel.Disconnected)
+		a.await(t, id, tunnel.Disconnected, tunnel.Disconnected)
 	}
 	a.connect(t, "destination", awsiot.TunnelV2, tokens.Destination)
-	await(tunnel.Disconnected, tunnel.Connected)
+	a.await(t, id, tunnel.Disconnected, tunnel.Connected)
 	if err := a.CloseTunnel(id, false); err != nil {
 		t.Fatal(err)
 	}
-	await(tunnel.Disconnected, tunnel.Disconnected)
+	a.await(t, id, tunnel.Disconnected, tunnel.Disconnected)
 }
 
 // A client that has its service ids gets from then on what the other side sends.
