@@ -62,7 +62,6 @@ type Config struct {
 	Changes <-chan Config
 }
 
-// An agent is what Run runs.
 type agent struct {
 	Config        // Provision and RotateAfter are guarded by mu
 	thing         string
@@ -140,21 +139,18 @@ func Run(ctx context.Context, c Config) error {
 	defer stopAPI()
 	a.setServices(ctx, c.Services)
 	defer a.setServices(ctx, nil) // whose programs may publish until they have ended
-	var changing sync.WaitGroup
-	defer changing.Wait()
-	changing.Go(func() {
-		for {
-			select {
-			case changed := <-c.Changes:
-				a.change(ctx, changed)
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
 	c.OnStatus(a.thing+": connecting", false)
-	a.stayConnected(ctx)
-	return nil
+	var connecting sync.WaitGroup
+	defer connecting.Wait()
+	connecting.Go(func() { a.stayConnected(ctx) })
+	for {
+		select {
+		case changed := <-c.Changes:
+			a.change(ctx, changed)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // Lock reserves the connection of the device whose agent has that folder, which is made if it is
@@ -175,7 +171,6 @@ func Lock(dir string) (release func() error, err error) {
 	return func() error { return unlock(false) }, nil
 }
 
-// change makes the agent continue with another configuration.
 func (a *agent) change(ctx context.Context, c Config) {
 	a.update(func(*state) {
 		c.Provision.Session = a.Provision.Session

@@ -174,7 +174,6 @@ func listen(socket string) (net.Listener, error) {
 	return apiListener{netutil.LimitListener(l, maxConnections)}, nil
 }
 
-// An apiListener accepts connections of programs.
 type apiListener struct{ net.Listener }
 
 func (l apiListener) Accept() (net.Conn, error) {
@@ -214,7 +213,6 @@ type apiConns struct {
 	waiting []*apiConn // oldest first
 }
 
-// changeState is called by the server.
 func (c *apiConns) changeState(accepted net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -232,7 +230,6 @@ func (c *apiConns) changeState(accepted net.Conn, state http.ConnState) {
 	}
 }
 
-// answer notes that a handler answers a request.
 func (c *apiConns) answer(r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -316,10 +313,7 @@ func withID(payload []byte, member, id string) ([]byte, error) {
 	if _, has := object[member]; has {
 		return nil, &Error{400, fmt.Sprintf("the message has %q already", member)}
 	}
-	added, err := json.Marshal(map[string]string{member: id})
-	if err != nil {
-		return nil, err
-	}
+	added := awsiot.EncodeJSON(map[string]string{member: id})
 	if len(object) > 0 {
 		_, rest, _ := bytes.Cut(payload, []byte("{"))
 		added = append(append(added[:len(added)-1], ','), rest...)

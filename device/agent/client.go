@@ -16,7 +16,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A Client speaks the local API. Its methods may be called concurrently.
+// A Client speaks the local API. Its methods may be called concurrently. Their error is an *[Error]
+// where the agent answered.
 type Client struct {
 	http   http.Client
 	socket string
@@ -56,8 +57,7 @@ func (e *Error) Class() awsiot.Class {
 // ErrNotRunning is wrapped when no agent answers at the socket.
 var ErrNotRunning = errors.New("the agent is not running (iot_device run)")
 
-// Publish returns when the agent has the message on stable storage. The error is an *[Error] where
-// the agent answered.
+// Publish returns when the agent has the message on stable storage.
 func (c *Client) Publish(ctx context.Context, topic string, payload []byte) error {
 	return c.PublishWithID(ctx, topic, payload, "")
 }
@@ -71,8 +71,7 @@ func (c *Client) PublishWithID(ctx context.Context, topic string, payload []byte
 }
 
 // Rotate returns when the agent has replaced the key and the certificate of a thing, and the new
-// ones are verified. The error is an *[Error] where the agent answered: with status 409, it is the
-// agent of another thing.
+// ones are verified. The status of its error is 409 where it is the agent of another thing.
 func (c *Client) Rotate(ctx context.Context, thing string) error {
 	_, err := c.document(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil)
 	return err
@@ -112,8 +111,7 @@ func (c *Client) Subscribe(ctx context.Context, filter string, ready func(), rec
 	}
 }
 
-// Shadow returns a shadow that the agent keeps, as JSON; the empty name is the classic one. The
-// error is an *[Error] where the agent answered.
+// Shadow returns a shadow that the agent keeps, as JSON; the empty name is the classic one.
 func (c *Client) Shadow(ctx context.Context, name string) (json.RawMessage, error) {
 	return c.document(ctx, http.MethodGet, "/v1/shadows/"+url.PathEscape(name), nil)
 }
@@ -124,8 +122,7 @@ func (c *Client) UpdateShadow(ctx context.Context, name string, change []byte) (
 	return c.document(ctx, http.MethodPatch, "/v1/shadows/"+url.PathEscape(name), change)
 }
 
-// Credentials returns temporary AWS credentials of a role alias, in the form of a
-// credential_process. The error is an *[Error] where the agent answered.
+// Credentials returns temporary AWS credentials of a role alias, as for a credential_process.
 func (c *Client) Credentials(ctx context.Context, roleAlias string) (json.RawMessage, error) {
 	return c.document(ctx, http.MethodGet, "/v1/credentials?roleAlias="+url.QueryEscape(roleAlias), nil)
 }

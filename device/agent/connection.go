@@ -70,8 +70,8 @@ func (a *agent) stayConnected(ctx context.Context) {
 		}
 		delay := delays.next(lasted)
 		cause := causeOf(err)
-		if cause == causeClosed && lasted > 0 && delays.limit > firstDelay { // not the first in a row
-			cause = causeTakeover
+		if cause == "closed" && lasted > 0 && delays.limit > firstDelay { // not the first in a row
+			cause = "takeover"
 			err = fmt.Errorf("another client probably connects with client id %s, which AWS IoT allows once (%w)", a.thing, err)
 		}
 		a.update(func(s *state) { s.reconnects[cause]++; s.lastError = err.Error() })
@@ -97,23 +97,16 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// The causes of a lost connection that are not stages of one.
-const (
-	causeClosed   = "closed"   // the server ended it while nothing was unanswered
-	causeTakeover = "takeover" // several times in a row
-	causeIdentity = "identity" // it cannot be read
-	causeClock    = "clock"    // it jumped
-)
-
+// causeOf returns the stage at which a connection failed or was lost, or another label of the metric.
 func causeOf(err error) string {
 	e, ok := errors.AsType[*session.Error](err)
 	switch {
 	case errors.Is(err, errClock):
-		return causeClock
+		return "clock" // it jumped
 	case !ok:
-		return causeIdentity
+		return "identity" // it cannot be read
 	case e.Stage == session.StageLost && errors.Is(err, session.ErrClosedSilently):
-		return causeClosed
+		return "closed" // by the server, while nothing was unanswered
 	}
 	return string(e.Stage)
 }
@@ -163,10 +156,11 @@ func (a *agent) useConnection(ctx context.Context, conn *session.Session, presen
 	var workers sync.WaitGroup
 	workers.Go(func() { stop(a.publisher.publish(using, conn)) })
 	workers.Go(func() { stop(a.subscriptions.keepSubscribed(using, serviceConn{agent: a, conn: conn})) })
-	a.setLink(conn, present)
+	afterEnd := func(f func()) func() bool { return context.AfterFunc(using, f) }
+	a.setLink(link{conn: conn, present: present, afterEnd: afterEnd})
 	err := a.awaitEnd(ctx, using, conn, id)
 	stop(err)
-	a.setLink(nil, false)
+	a.setLink(link{})
 	conn.Close(context.WithoutCancel(ctx))
 	workers.Wait()
 	return err

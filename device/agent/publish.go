@@ -19,23 +19,21 @@ const (
 	bytesPerSecond     = 512 << 10 // what is more is delayed
 )
 
-// maxRejections is how many connections in a row a message may end.
-const maxRejections = 3
+const (
+	answerTimeout = 30 * time.Second // for an acknowledgement
+	maxRejections = 3                // connections in a row that a message may end
+	settleTime    = 5 * time.Second  // see settle
+)
 
-// settleTime is how long a connection must last before a request is sent for the last time that has
-// ended the ones before. Another client with the thing's name ends a connection too, whatever is
+// settle waits, before a request is sent for the last time that has ended the connections before,
+// until this one has lasted. Another client with the thing's name ends a connection too, whatever is
 // unanswered.
-const settleTime = 5 * time.Second
-
 func settle(ctx context.Context, conn *session.Session, rejections int) error {
 	if rejections == maxRejections-1 && sleep(ctx, settleTime) && conn.Err() != nil {
 		return session.ErrNotConnected // not by the request
 	}
 	return context.Cause(ctx)
 }
-
-// answerTimeout bounds each wait for an acknowledgement.
-const answerTimeout = 30 * time.Second
 
 // awaitAnswer bounds the wait for the answer to a packet with so many bytes.
 func awaitAnswer(ctx context.Context, bytes int) (context.Context, context.CancelFunc) {

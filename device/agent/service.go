@@ -136,7 +136,6 @@ func (c serviceConn) attempt(ctx context.Context, packet, topic string, send fun
 	return err
 }
 
-// A runningService is a service with what ends it.
 type runningService struct {
 	key     string
 	service Service
@@ -149,13 +148,16 @@ type link struct {
 	conn    *session.Session // nil if there is none
 	present bool             // the session is as the connection before left it
 	changed chan struct{}    // closed when another link follows
+	// afterEnd calls a function when the connection is to end, as [context.AfterFunc] does.
+	afterEnd func(func()) (stop func() bool)
 }
 
-func (a *agent) setLink(conn *session.Session, present bool) {
+func (a *agent) setLink(l link) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	close(a.link.changed)
-	a.link = link{conn, present, make(chan struct{})}
+	l.changed = make(chan struct{})
+	a.link = l
 }
 
 // setServices stops the services that are not among these, and starts those that do not run. They
@@ -208,19 +210,12 @@ func (a *agent) serveLinks(ctx context.Context, s Service) {
 		link := a.link
 		a.mu.Unlock()
 		if link.conn != nil {
-			using, stop := context.WithCancel(ctx)
-			var ending sync.WaitGroup
-			ending.Go(func() {
-				select {
-				case <-link.changed:
-				case <-using.Done():
-				}
-				stop()
-			})
+			using, cancel := context.WithCancel(ctx)
+			stop := link.afterEnd(cancel)
 			// Of a connection that is older than the service it has missed messages.
 			a.serve(using, serviceConn{a, link.conn, link.present && !first}, s)
 			stop()
-			ending.Wait()
+			cancel()
 		}
 		select {
 		case <-link.changed:

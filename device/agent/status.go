@@ -91,13 +91,9 @@ func (a *agent) status() Status {
 // metrics returns the counts in the text format of Prometheus.
 // https://prometheus.io/docs/instrumenting/exposition_formats/
 func (a *agent) metrics() []byte {
-	var heads []string
 	lines := map[string]string{} // by head: services may have one name of a metric
 	metric := func(name, kind, help string, samples ...any) {
 		head := fmt.Sprintf("# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
-		if _, known := lines[head]; !known {
-			heads = append(heads, head)
-		}
 		for i := 0; i < len(samples); i += 2 {
 			labels, counts := samples[i].(string), samples[i+1]
 			if counts, several := counts.(map[string]uint64); several {
@@ -153,7 +149,7 @@ func (a *agent) metrics() []byte {
 	metric("certificate_not_before_seconds", "gauge", "When the certificate became valid, as Unix time.", "", s.identity.Certificate.NotBefore.Unix())
 	metric("certificate_not_after_seconds", "gauge", "When the certificate expires, as Unix time.", "", s.identity.Certificate.NotAfter.Unix())
 	var b bytes.Buffer
-	for _, head := range heads {
+	for _, head := range slices.Sorted(maps.Keys(lines)) {
 		b.WriteString(head + lines[head])
 	}
 	return b.Bytes()

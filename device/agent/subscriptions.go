@@ -96,8 +96,8 @@ func (s *subscriptions) save() {
 	s.mu.Lock()
 	filters := slices.Sorted(maps.Keys(s.held))
 	s.mu.Unlock()
-	data, err := json.Marshal(filters)
-	if err == nil && !bytes.Equal(data, s.saved) && osfile.Replace(s.path, data, 0o600) == nil { // a full disk is no reason not to subscribe
+	data := awsiot.EncodeJSON(filters)
+	if !bytes.Equal(data, s.saved) && osfile.Replace(s.path, data, 0o600) == nil { // a full disk is no reason not to subscribe
 		s.saved = data
 	}
 }

@@ -138,7 +138,7 @@ func TestJumpOfTheClockIsNoticedWithinOneAndAHalfKeepAlives(t *testing.T) {
 					defer cancel()
 					a.outbox = outbox.New(outbox.Config{Path: filepath.Join(t.TempDir(), "outbox.db")}) // to be drained
 					defer a.outbox.Close()
-					if err := a.awaitEnd(ctx, using, new(session.Session), id); (causeOf(err) == causeClock) != (ctx.Err() == nil) {
+					if err := a.awaitEnd(ctx, using, new(session.Session), id); (causeOf(err) == "clock") != (ctx.Err() == nil) {
 						t.Errorf("the connection ended with %v", err)
 					}
 				})

@@ -24,27 +24,22 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// refreshBefore is how long before they expire credentials are replaced, where that is not more
-// than half of their life. SDKs ask for new ones 15 minutes before, and should then get some.
-const refreshBefore = 20 * time.Minute
-
-// retryAfter is the pause after a failure while there are credentials.
-const retryAfter = time.Minute
-
-// lockWait is how long a caller waits for another one's request. Then it sends its own: the other
-// may hang.
-const lockWait = 10 * time.Second
+const (
+	// refreshBefore is how long before they expire credentials are replaced, where that is not more
+	// than half of their life. SDKs ask for new ones 15 minutes before, and should then get some.
+	refreshBefore = 20 * time.Minute
+	retryAfter    = time.Minute      // the pause after a failure while there are credentials
+	lockWait      = 10 * time.Second // for another caller's request, which may hang
+)
 
 // A Provider gets the credentials of role aliases. Its methods may be called concurrently; one
 // request is sent for all callers that wait for the same credentials, in whichever process.
 type Provider struct {
 	// Session reaches the credentials provider: Endpoint, Port, RootCAs and Proxy are used, and
 	// Log, which must be set.
-	Session session.Options
-	// Identity returns the device's identity.
-	Identity func() (*identity.Identity, error)
-	// Dir holds the credentials. It is made if it is missing, and must belong to the device's user
-	// alone.
+	Session  session.Options
+	Identity func() (*identity.Identity, error) // returns the device's identity
+	// Dir holds the credentials. It is made if it is missing, and must be the device's user's alone.
 	Dir string
 }
 

@@ -26,8 +26,7 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// maxListed bounds the ports and the connections of a report. The totals count all.
-const maxListed = 200
+const maxListed = 200 // ports, and connections, of a report; the totals count all
 
 // The states of sockets in /proc/net/tcp and udp, proc_pid_net(5).
 const (
@@ -99,8 +98,7 @@ func Offset(thing string, interval time.Duration) time.Duration {
 	return time.Duration(hash.Sum64() % uint64(interval))
 }
 
-// read returns the metrics, and the traffic until now. Sockets of the loopback are of no concern to
-// others and are left out.
+// read returns the metrics, without sockets of the loopback, and the traffic until now.
 func (r *Reporter) read() (metrics map[string]any, now map[string]uint64, err error) {
 	found := map[string][]any{} // by the protocol of ports, or established
 	for _, file := range []string{"tcp", "tcp6", "udp", "udp6"} {

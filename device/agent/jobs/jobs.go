@@ -30,11 +30,8 @@ const DefaultStepTimeout = time.Hour
 
 // The built-in operations.
 const (
-	// Rotate replaces the device's key and certificate.
-	Rotate = "rotate"
-	// DownloadFile is the handler that AWS-Download-File names. It is built in where
-	// Config.Downloads is set.
-	DownloadFile = "download-file.sh"
+	Rotate       = "rotate"           // replaces the device's key and certificate
+	DownloadFile = "download-file.sh" // which AWS-Download-File names; built in where Settings.Downloads is set
 )
 
 // Settings say what jobs may do. The zero value allows nothing: every job is rejected.
@@ -44,13 +41,9 @@ type Settings struct {
 	Handlers string
 	// Allow has the operations that jobs may use: names of handlers, [Rotate], and "runCommand" for
 	// every command.
-	Allow []string
-	// Downloads is the folder that files are downloaded into. Empty: [DownloadFile] is not built
-	// in.
-	Downloads string
-	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty: they need no
-	// signature.
-	PublicKey   string
+	Allow       []string
+	Downloads   string        // the folder that files are downloaded into; empty: [DownloadFile] is not built in
+	PublicKey   string        // the path of the Ed25519 key, in PEM, that signs downloads; empty: they need no signature
 	StepTimeout time.Duration // bounds each step; 0 means [DefaultStepTimeout]
 }
 
@@ -125,8 +118,7 @@ func (s *Service) settings() Settings {
 // Name returns "jobs".
 func (s *Service) Name() string { return "jobs" }
 
-// Filters returns the topic filters that the service needs. Responses arrive without a
-// subscription.
+// Filters returns the topic of the notifications. Responses arrive without a subscription.
 func (s *Service) Filters(thing string) []string { return []string{awsiot.JobsNotifyNext(thing)} }
 
 // Run ends the handler that runs when ctx ends. Its step begins again when the agent does.
@@ -206,9 +198,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// responseTimeout bounds the wait for a response once the request is sent, which takes its time on a
-// slow link.
-const responseTimeout = 30 * time.Second
+const responseTimeout = 30 * time.Second // after the request is sent, which takes its time on a slow link
 
 func (s *Service) call(ctx context.Context, conn session.Shared, operation awsiot.JobsOperation, job string, body awsiot.JobsRequest) (response, error) {
 	q := &request{awsiot.JobsTopic{Thing: conn.ThingName(), Operation: operation, Job: job}, rand.Text(), make(chan response, 1)}
@@ -313,8 +303,7 @@ func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) 
 	return false, nil
 }
 
-// accept stores an execution that AWS IoT has for the device. One that cannot begin has a result at
-// once.
+// accept stores an execution that AWS IoT has for the device, or ends one that cannot begin.
 func (s *Service) accept(r response) {
 	e := &execution{JobID: r.Execution.JobID, Number: r.Execution.ExecutionNumber, QueuedAt: r.Execution.QueuedAt, Document: r.Execution.JobDocument}
 	d, err := parse(e.Document)

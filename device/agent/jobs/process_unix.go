@@ -19,8 +19,7 @@ import (
 	"example.com/fleety/device/agent/program"
 )
 
-// killDelay is how long a handler has to end after SIGTERM, before SIGKILL.
-const killDelay = 5 * time.Second
+const killDelay = 5 * time.Second // for a handler to end after SIGTERM, before SIGKILL
 
 // gate is a shell script that waits for a line before it becomes the handler: by then its process
 // id is on stable storage. Without the line it ends.
@@ -74,9 +73,7 @@ func (p *process) kill() {
 	}
 }
 
-// startTime identifies a process together with its id; "" if there is none, or nothing but its exit
-// status is left of it.
-//
+// startTime identifies a process together with its id; "" if no more than its exit status is left.
 // See proc_pid_stat(5), fields 3 and 22.
 func startTime(pid int) string {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -87,8 +84,7 @@ func startTime(pid int) string {
 	return string(fields[19])
 }
 
-// credential returns what a program needs to run as another user than the agent's, nil if it is the
-// same.
+// credential returns what a program needs to run as that user, nil if it is the agent's.
 func credential(name string) (*syscall.Credential, error) {
 	if name == "" {
 		return nil, nil

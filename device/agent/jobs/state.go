@@ -55,9 +55,8 @@ func (e *execution) end(result awsiot.JobExecutionStatus, reason string) {
 	e.setDetail("reason", reason)
 }
 
-// setDetail sets one of the execution's details, in the form that AWS IoT accepts: characters of
-// the Unicode category C become spaces, and of a longer text the end stays. An empty text removes
-// it.
+// setDetail sets a detail in the form that AWS IoT accepts: characters of the Unicode category C
+// become spaces, and of a longer text the end stays. An empty text removes it.
 func (e *execution) setDetail(key, text string) {
 	runes := []rune(strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.C, r) {

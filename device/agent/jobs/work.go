@@ -15,14 +15,11 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// maxAttempts is how often a step begins: it is interrupted where the agent or the system ends.
-const maxAttempts = 3
-
-// rebootHandler is the handler that AWS-Reboot names. Its step succeeds when the system has booted.
-const rebootHandler = "reboot.sh"
-
-// rebootTimeout is how long a system may take to end after its reboot handler has.
-const rebootTimeout = 10 * time.Minute
+const (
+	maxAttempts   = 3                // of a step: it is interrupted where the agent or the system ends
+	rebootHandler = "reboot.sh"      // which AWS-Reboot names; its step succeeds when the system has booted
+	rebootTimeout = 10 * time.Minute // for the system to end after its reboot handler has
+)
 
 // permit returns why the configuration or the device's condition does not allow a document.
 func (c Settings) permit(d *document) error {

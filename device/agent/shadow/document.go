@@ -9,11 +9,9 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// maxMessage is more than an answer with a whole document has, metadata included.
-const maxMessage = 128 << 10
+const maxMessage = 128 << 10 // more than an answer with a whole document has, metadata included
 
-// An object is a JSON object. Numbers in it are [json.Number], so that they are stored and sent as
-// they were received.
+// An object is a JSON object. Its numbers are [json.Number]: they are sent as they were received.
 type object = map[string]any
 
 var errTooLarge = errors.New("a shadow has 8 KiB at most")

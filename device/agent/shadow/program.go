@@ -16,8 +16,7 @@ import (
 	"example.com/fleety/device/internal/osfile"
 )
 
-// killDelay is how long what a program has left may keep its output open.
-const killDelay = 2 * time.Second
+const killDelay = 2 * time.Second // for what a program has left to keep its output open
 
 // Run gives each new desired state to the file and to the program, until ctx ends. What fails is
 // tried again, slower and slower.

@@ -62,8 +62,7 @@ type state struct {
 	Known   object `json:"known"`   // desired and reported, as AWS IoT has them
 	// Queue are changes that AWS IoT has not acknowledged, each to be merged after the one before.
 	Queue []object `json:"queue,omitempty"`
-	// Applied is the desired state that the program has been called with, nil before the first
-	// call.
+	// Applied is the desired state that the program was called with last, nil before the first call.
 	Applied object `json:"applied"`
 }
 

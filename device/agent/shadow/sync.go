@@ -21,12 +21,10 @@ const (
 	// checkInterval is how often an old message has the shadow got, at most: after a shadow is
 	// deleted, its versions may begin anew.
 	checkInterval = time.Minute
-	// maxConflicts is after how many in a row an update goes without a version.
-	maxConflicts = 5
+	maxConflicts  = 5 // after that many in a row an update goes without a version
 )
 
-// Filters returns the topics of the responses, of the differences, and of the shadow's deletion by
-// somebody else.
+// Filters returns the topics of the responses, the differences, and a deletion by somebody else.
 func (s *Shadow) Filters(thing string) []string {
 	get, update, del := s.topic(thing, awsiot.GetShadow), s.topic(thing, awsiot.UpdateShadow), s.topic(thing, awsiot.DeleteShadow)
 	return []string{get.Accepted(), get.Rejected(), update.Accepted(), update.Rejected(), update.Delta(), del.Accepted()}

@@ -123,8 +123,7 @@ func (t *tunnel) send(of awsiot.TunnelMessage, kind awsiot.TunnelMessageType, pa
 	t.extend()
 }
 
-// receive handles a message. Those of streams and connections that are no longer active are
-// ignored.
+// receive handles a message, unless its stream or connection is no longer active.
 func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
 	s := t.streams[m.ServiceID]
 	switch {

@@ -71,8 +71,7 @@ type notified struct {
 	end func() // ends it; guarded by Service.mu
 }
 
-// New returns a service that waits for [Service.Run]. Its tunnels reach nothing until
-// [Service.SetServices].
+// New returns a service that waits for [Service.Run], and whose tunnels reach no service yet.
 func New(c Config) *Service {
 	c.PingInterval = cmp.Or(c.PingInterval, 30*time.Second)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))

@@ -17,8 +17,7 @@ import (
 )
 
 // connectInterval is AWS IoT's limit on CONNECT per client id.
-//
-// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 const connectInterval = time.Second
 
 // A role is one of the device's two certificates and what it has to be allowed.
@@ -71,8 +70,7 @@ func (r *run) claimAccess(ctx context.Context, _ string) {
 	}
 }
 
-// deviceAccess connects as the device and subscribes below its own topic, unless the agent is
-// connected.
+// deviceAccess connects as the device and subscribes below its own topic, unless the agent does.
 func (r *run) deviceAccess(ctx context.Context, name string) {
 	own := role{name: "device"}
 	if r.device != nil {
@@ -88,8 +86,7 @@ func (r *run) deviceAccess(ctx context.Context, name string) {
 	r.access(ctx, own)
 }
 
-// access connects with the role's certificate and tries its topic filters. It returns the filters
-// that were granted.
+// access connects with the role's certificate, and returns which of its topic filters are granted.
 func (r *run) access(ctx context.Context, as role) map[string]bool {
 	certificateCheck, connectCheck := as.name+"-certificate", as.name+"-connect"
 	switch {
@@ -125,8 +122,7 @@ func (r *run) access(ctx context.Context, as role) map[string]bool {
 
 // connect opens a session. A silent end is tried once more: one may be the network's fault.
 func (r *run) connect(ctx context.Context, as role) (*session.Session, error) {
-	o := r.options()
-	o.Port = r.port
+	o := r.options(r.port)
 	o.Certificate = func(context.Context) (*tls.Certificate, error) { return as.certificate, nil }
 	for try := 1; ; try++ {
 		o.ClientID = as.clientID()

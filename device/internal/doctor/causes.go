@@ -72,9 +72,8 @@ func cause(id string, facts ...string) Cause {
 	return c
 }
 
-// CauseOf returns the cause of an error, by its type and by the operation and code that AWS IoT
-// answered, never by its text. ok is false for an error that says all there is to say. c may be
-// nil.
+// CauseOf returns the cause of an error, by its type and the operation and code that AWS IoT answered,
+// never by its text. ok is false for an error that says all there is to say. c may be nil.
 func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 	id, facts := identify(err)
 	if id == "" {
@@ -91,8 +90,7 @@ func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 	return cause(id, facts...), true
 }
 
-// identify returns the ID of an error's cause, the most specific one of its chain, with the facts
-// that the error has.
+// identify returns the ID of the most specific cause in an error's chain, and the facts that it has.
 func identify(err error) (id string, facts []string) {
 	for _, key := range []struct {
 		target error

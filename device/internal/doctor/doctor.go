@@ -120,9 +120,9 @@ func Run(ctx context.Context, c Config) Report {
 
 // options are those of every connection to the endpoint. A clock that is known to be wrong is
 // corrected, to see what else there is.
-func (r *run) options() session.Options {
+func (r *run) options(port int) session.Options {
 	return session.Options{
-		Endpoint: r.Settings.Server.Endpoint, Port: r.Settings.Server.Port, RootCAs: r.roots, Proxy: r.Settings.Server.Proxy,
+		Endpoint: r.Settings.Server.Endpoint, Port: port, RootCAs: r.roots, Proxy: r.Settings.Server.Proxy,
 		ConnectTimeout: r.Timeout, DialContext: r.DialContext, Now: r.correctTime, Log: r.Log,
 	}
 }

@@ -77,8 +77,7 @@ func (r *run) reportProblems(name string, problems config.Problems) {
 const removeBundle = "to use the Amazon roots of this program, rename the file, and remove bootstrap.cacertificatepath where it is set"
 
 // rootBundle reads the certificates that the server's one is verified against.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
 func (r *run) rootBundle(_ context.Context, name string) {
 	files, _, err := r.Settings.Check(false)
 	if problems, _ := errors.AsType[config.Problems](err); len(problems) > 0 {
@@ -226,8 +225,7 @@ func (r *run) identityOnDisk(name string) {
 	}
 }
 
-// expires reports whether a certificate ends before the given time is over, as far as the clock is
-// plausible.
+// expires reports whether a certificate ends within a time, as far as the clock is plausible.
 func (r *run) expires(c *x509.Certificate, within time.Duration) bool {
 	return r.plausible() && r.Now().Add(within).After(c.NotAfter)
 }

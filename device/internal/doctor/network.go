@@ -20,7 +20,7 @@ import (
 // dns looks the endpoint up, unless a proxy will do that.
 func (r *run) dns(ctx context.Context, name string) {
 	host := r.Settings.Server.Endpoint
-	proxy, err := r.options().ProxyURL()
+	proxy, err := r.options(r.Settings.Server.Port).ProxyURL()
 	if err != nil {
 		r.unknown = true
 		// The address may be malformed around its password, so it is not shown.
@@ -55,8 +55,7 @@ func (r *run) dns(ctx context.Context, name string) {
 
 // tcp opens a connection to the configured port, and to the other one that AWS IoT has, which may
 // pass where a firewall blocks the first.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 func (r *run) tcp(ctx context.Context, name string) {
 	if r.unknown {
 		r.skip(name, "there is no address to connect to")
@@ -96,17 +95,14 @@ func portName(port int) string { return "tcp-" + strconv.Itoa(port) }
 func (r *run) dial(ctx context.Context, port int) error {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	o := r.options()
-	o.Port = port
-	conn, err := session.Dial(ctx, o)
+	conn, err := session.Dial(ctx, r.options(port))
 	if err != nil {
 		return err
 	}
 	return conn.Close()
 }
 
-// server reads the server's certificates before it trusts any of them, to report why one is not
-// trusted.
+// server reads the server's certificates before it verifies them, to report why one is not trusted.
 func (r *run) server(ctx context.Context, name string) {
 	if r.port == 0 {
 		r.skip(name, "no port is open")
@@ -139,8 +135,7 @@ func (r *run) server(ctx context.Context, name string) {
 func (r *run) handshake(ctx context.Context, curves []tls.CurveID) (state tls.ConnectionState, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	o := r.options()
-	o.Port = r.port
+	o := r.options(r.port)
 	conn, err := session.Dial(ctx, o)
 	if err != nil {
 		return state, err

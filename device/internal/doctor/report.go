@@ -75,8 +75,7 @@ func (r Report) Verdict() string {
 
 const indent = 29 // where the text of a check begins
 
-// String returns the check in lines of 80 columns at most, where its words allow that. Certificate
-// IDs are shortened.
+// String returns the check in lines of 80 columns where its words allow, with short certificate IDs.
 func (c Check) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-8s %-19s ", c.Result, c.Name)
