@@ -35,26 +35,15 @@ const (
 	listening   = "0A"
 )
 
-// Config says how to report. Interval is required.
-type Config struct {
-	Interval time.Duration // AWS IoT accepts 5 minutes or more
-	Net      string        // empty: /proc/net
-}
-
-// A Reporter is a service of the agent.
+// A Reporter is a service of the agent. Its first report follows within an interval, at a time that
+// the thing's name decides, so that a fleet does not report at once.
 type Reporter struct {
-	config Config
-	began  time.Time
+	Interval time.Duration // required; AWS IoT accepts 5 minutes or more
+	Net      string        // empty: /proc/net
+
 	next   time.Time // of the next report; zero before the first
 	lastID int64
 	last   map[string]uint64 // the traffic until the last report, nil before the first
-}
-
-// New returns a reporter. Its first report follows within an interval, at a time that the thing's
-// name decides, so that a fleet does not report at once.
-func New(c Config) *Reporter {
-	c.Net = cmp.Or(c.Net, "/proc/net")
-	return &Reporter{config: c, began: time.Now()}
 }
 
 // Name returns "defender".
@@ -69,7 +58,7 @@ func (r *Reporter) Deliver(session.Message) bool { return false }
 // Serve publishes a report in each interval.
 func (r *Reporter) Serve(ctx context.Context, conn session.Shared) error {
 	if r.next.IsZero() {
-		r.next = r.began.Add(Offset(conn.ThingName(), r.config.Interval))
+		r.next = time.Now().Add(Offset(conn.ThingName(), r.Interval))
 	}
 	for {
 		select {
@@ -77,7 +66,7 @@ func (r *Reporter) Serve(ctx context.Context, conn session.Shared) error {
 		case <-ctx.Done():
 			return nil
 		}
-		r.next = time.Now().Add(r.config.Interval)
+		r.next = time.Now().Add(r.Interval)
 		metrics, now, err := r.read()
 		if err != nil {
 			return fmt.Errorf("reading what is open: %w", err)
@@ -91,7 +80,7 @@ func (r *Reporter) Serve(ctx context.Context, conn session.Shared) error {
 	}
 }
 
-// Offset returns how long after the start of the agent a thing's first report is due.
+// Offset returns how long after the agent's first connection a thing's first report is due.
 func Offset(thing string, interval time.Duration) time.Duration {
 	hash := fnv.New64a()
 	io.WriteString(hash, thing)
@@ -169,7 +158,7 @@ func (r *Reporter) traffic() (map[string]uint64, error) {
 }
 
 func (r *Reporter) lines(file string) (lines [][]string, err error) {
-	text, err := os.ReadFile(filepath.Join(r.config.Net, file))
+	text, err := os.ReadFile(filepath.Join(cmp.Or(r.Net, "/proc/net"), file))
 	for line := range strings.Lines(string(text)) {
 		lines = append(lines, strings.Fields(line))
 	}

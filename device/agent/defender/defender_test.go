@@ -57,7 +57,7 @@ func TestReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, c := copyNet(t), &conn{t: t}
 		began := time.Now()
-		r := defender.New(defender.Config{Interval: 5 * time.Minute, Net: dir})
+		r := &defender.Reporter{Interval: 5 * time.Minute, Net: dir}
 		for range 3 { // connections
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			if err := r.Serve(ctx, c); err != nil {
@@ -128,7 +128,8 @@ func TestReportOfManySocketsFits(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
-		if err := defender.New(defender.Config{Interval: 5 * time.Minute, Net: dir}).Serve(ctx, c); err != nil {
+		r := &defender.Reporter{Interval: 5 * time.Minute, Net: dir}
+		if err := r.Serve(ctx, c); err != nil {
 			t.Error(err)
 		}
 		if len(c.reports) != 1 || c.reports[0].Metrics["listening_tcp_ports"].(map[string]any)["total"] != 20_001.0 {
@@ -139,7 +140,8 @@ func TestReportOfManySocketsFits(t *testing.T) {
 
 func TestMachineWithoutProcIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		if err := defender.New(defender.Config{Interval: 5 * time.Minute, Net: t.TempDir()}).Serve(t.Context(), &conn{t: t}); err == nil {
+		r := &defender.Reporter{Interval: 5 * time.Minute, Net: t.TempDir()}
+		if err := r.Serve(t.Context(), &conn{t: t}); err == nil {
 			t.Error("reported nothing")
 		}
 	})

@@ -121,7 +121,7 @@ func (d *device) agent(console *cli.Console) agent.Config {
 		}, func(s agent.Service) { s.(*tunnel.Service).SetServices(a.Tunnel.Addresses()) })
 	}
 	if a.Defender.Interval > 0 {
-		use("defender "+a.Defender.Interval.String(), func() agent.Service { return defender.New(defender.Config{Interval: a.Defender.Interval}) }, nil)
+		use("defender "+a.Defender.Interval.String(), func() agent.Service { return &defender.Reporter{Interval: a.Defender.Interval} }, nil)
 	}
 	return c
 }
