@@ -255,7 +255,7 @@ func TestHoldEndsWhenServerIsGone(t *testing.T) {
 	t.Parallel()
 	core := startEmulator(t)
 	c := holdConfig(t, core, 3, time.Second, 0, 0)
-	c.DeviceTimeout = 4 * time.Second
+	c.DeviceTimeout = 12 * time.Second // in which a busy machine enrolls three
 	c.Progress = func(p fleet.Progress) {
 		if p.Phase == fleet.PhaseConnect {
 			_ = core.Close()
