@@ -34,7 +34,8 @@ func (e *classed) Unwrap() error { return e.error }
 func (e *classed) Class() Class  { return e.class }
 
 // ClassOf returns the class of an error: Interrupted where a context was canceled, else that of the
-// outermost error with a method Class() Class, else Temporary where a deadline passed, else Failed.
+// outermost error in the chain that has a method Class() Class, else Temporary where a deadline
+// passed, else Failed.
 func ClassOf(err error) Class {
 	if errors.Is(err, context.Canceled) {
 		return Interrupted

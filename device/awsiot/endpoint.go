@@ -22,7 +22,8 @@ const (
 	EndpointOtherAWS     EndpointKind = "endpoint of another AWS service"
 )
 
-// MQTT reports whether devices can speak MQTT there, as they may outside of AWS, by its name.
+// MQTT reports whether devices can speak MQTT there, as far as the name shows. An endpoint outside
+// of AWS may.
 func (k EndpointKind) MQTT() bool {
 	return k == EndpointData || k == EndpointLegacyData || k == EndpointOther
 }
@@ -46,7 +47,8 @@ var domains = []string{
 	".c2s.ic.gov", ".sc2s.sgov.gov", ".cloud.adc-e.uk", ".csp.hci.ic.gov",
 }
 
-// consoles are the hosts of the AWS console, with their partitions; a Region may stand before them.
+// consoles are the host names of the AWS console, with their partitions; a Region may stand before
+// them.
 var consoles = map[string]string{
 	"console.aws.amazon.com": "aws", "console.amazonaws.cn": "aws-cn", "console.amazonaws-us-gov.com": "aws-us-gov",
 }

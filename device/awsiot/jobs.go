@@ -126,8 +126,9 @@ type JobExecutionState struct {
 	VersionNumber int64              `json:"versionNumber"`
 }
 
-// A JobsRequest is the body of a request; each operation reads the members that are its own. Without
-// IncludeJobDocument the document comes when an execution is described, not when it is updated.
+// A JobsRequest is the body of a request; each operation reads the members that are its own.
+// IncludeJobDocument is true by default when an execution is described, and false when it is
+// updated.
 type JobsRequest struct {
 	Status                   JobExecutionStatus `json:"status,omitempty"`
 	StatusDetails            map[string]string  `json:"statusDetails,omitempty"`

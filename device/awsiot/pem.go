@@ -19,7 +19,8 @@ import (
 	"unicode/utf8"
 )
 
-// CertificateID returns AWS IoT's ID of a certificate: the lower-case hex SHA-256 of its DER.
+// CertificateID returns the ID that AWS IoT gives to a certificate: the lower-case hexadecimal
+// SHA-256 of its DER form.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Certificate.html
 func CertificateID(c *x509.Certificate) string {
@@ -27,8 +28,9 @@ func CertificateID(c *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Certificates reads every certificate of a PEM text, in order, and no other blocks. The text may be
-// as people have it: with a byte order mark, indented, with carriage returns or "\n" for line ends.
+// Certificates reads every certificate of a PEM text, in order; blocks of other kinds are passed
+// over. The text may be as people have it: with a byte order mark, indented, with carriage returns
+// or with "\n" for line ends.
 //
 // A damaged block is an error, never passed over. Where there is no certificate, the error says
 // what the text is instead: DER, UTF-16, a private key and so on.
@@ -55,7 +57,8 @@ func Certificates(text []byte) ([]*x509.Certificate, error) {
 }
 
 // CheckKey returns an error for a public key that no certificate in AWS IoT can have: RSA keys have
-// 2048 bits or more, others are on P-256, P-384 or P-521. What crypto/x509 cannot verify, TLS does.
+// 2048 bits or more, the others are on P-256, P-384 or P-521. A key of a kind that crypto/x509 cannot
+// verify is left to TLS.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html
 func CheckKey(public any) error {
@@ -113,7 +116,8 @@ func Matches(key crypto.Signer, c *x509.Certificate) bool {
 }
 
 // Chain returns leaf, then the certificate of others that signed it, then the one that signed that,
-// and so on, whatever else others holds and in which order. Validity is not checked.
+// as far as others has them. What else others holds, and in which order, does not matter. Validity
+// is not checked.
 func Chain(leaf *x509.Certificate, others []*x509.Certificate) []*x509.Certificate {
 	chain := []*x509.Certificate{leaf}
 	for len(chain) <= len(others) {

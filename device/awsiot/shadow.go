@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// A ShadowOperation is a request of the Device Shadow MQTT API, by the last element of its topic.
+// A ShadowOperation is one of the three requests of the Device Shadow MQTT API, by the last element
+// of its topic.
 type ShadowOperation string
 
 // The operations of the Device Shadow service over MQTT.
@@ -15,7 +16,8 @@ const (
 	DeleteShadow ShadowOperation = "delete"
 )
 
-// A ShadowTopic is the request topic of a shadow operation. The responses are published below it.
+// A ShadowTopic is the request topic of a shadow operation. The service publishes its responses
+// below it, to subscribers only.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
 type ShadowTopic struct {

@@ -58,10 +58,12 @@ func (t Topic) String() string {
 // Accepted returns the topic on which success is answered.
 func (t Topic) Accepted() string { return t.String() + acceptedSuffix }
 
-// Rejected returns the topic on which a rejection is answered, with an [ErrorResponse].
+// Rejected returns the topic on which a rejection is answered, with an [ErrorResponse] as its
+// payload.
 func (t Topic) Rejected() string { return t.String() + rejectedSuffix }
 
-// ParseTopic reads a request topic. ok is false for every other topic, also those of answers.
+// ParseTopic reads a request topic. ok is false for every other topic, those of the answers
+// included.
 func ParseTopic(topic string) (t Topic, ok bool) {
 	format := topic[strings.LastIndexByte(topic, '/')+1:]
 	t.Format = Format(format)

@@ -50,8 +50,9 @@ const (
 	TunnelConnectionReset TunnelMessageType = 7 // since version 3
 )
 
-// A TunnelMessage is one message in a tunnel. On the wire it is an encoded Protocol Buffers message
-// behind its length in two bytes; WebSocket messages hold any part of the sequence of messages.
+// A TunnelMessage is one message in a tunnel. On the wire it is an encoded Protocol Buffers
+// message, with its length in two bytes before it; WebSocket messages hold any part of the sequence
+// of messages.
 //
 // https://github.com/aws-samples/aws-iot-securetunneling-localproxy/blob/main/docs/V3WebSocketProtocolGuide.md
 type TunnelMessage struct {

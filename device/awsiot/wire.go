@@ -33,7 +33,8 @@ func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, mask) }
 // LogValue returns a mask.
 func (Secret) LogValue() slog.Value { return slog.StringValue(mask) }
 
-// CreateKeysAndCertificateResponse accepts a CreateKeysAndCertificate request, which has no payload.
+// CreateKeysAndCertificateResponse accepts a CreateKeysAndCertificate request, whose own payload is
+// empty.
 type CreateKeysAndCertificateResponse struct {
 	CertificateID             string `json:"certificateId"`
 	CertificatePEM            string `json:"certificatePem"`
@@ -54,20 +55,23 @@ type CreateCertificateFromCSRResponse struct {
 	CertificatePEM            string `json:"certificatePem"`
 }
 
-// RegisterThingRequest asks a provisioning template for a thing with the certificate of the token.
+// RegisterThingRequest asks for a thing, made by a provisioning template, with the certificate that
+// the token stands for.
 type RegisterThingRequest struct {
 	CertificateOwnershipToken Secret            `json:"certificateOwnershipToken"`
 	Parameters                map[string]string `json:"parameters,omitempty"`
 }
 
 // RegisterThingResponse accepts a RegisterThing request. ThingName is empty when the template makes
-// no thing. AWS documents strings as values of the configuration; a device should expect any JSON.
+// no thing. AWS documents strings as the values of the configuration; a device should expect any
+// JSON.
 type RegisterThingResponse struct {
 	DeviceConfiguration map[string]any `json:"deviceConfiguration"`
 	ThingName           string         `json:"thingName,omitempty"`
 }
 
-// An ErrorResponse rejects any of the three requests. Decide by [ErrorResponse.Class], not by text.
+// An ErrorResponse rejects any of the three requests. Decide by [ErrorResponse.Class], never by the
+// text.
 type ErrorResponse struct {
 	StatusCode   int       `json:"statusCode"`
 	ErrorCode    string    `json:"errorCode"`
@@ -75,7 +79,8 @@ type ErrorResponse struct {
 	Operation    Operation `json:"-"` // that of the rejected request, for the receiver; it is not in the message
 }
 
-// Error returns the rejection in one line, with what the server chose as [Printable] has it.
+// Error returns the rejection in one line. Line breaks and control characters, which the server
+// chose, are shown escaped.
 func (e *ErrorResponse) Error() string {
 	text := fmt.Sprintf("rejected by AWS IoT: %s (%d)", e.ErrorCode, e.StatusCode)
 	if e.ErrorMessage != "" {
@@ -118,7 +123,8 @@ var temporaryCodes = []string{
 }
 
 // Class returns Temporary where the same request may succeed later, else Denied. The code decides;
-// an unknown one, as AWS publishes no list, is classed by its status (408, 429, 5xx are temporary).
+// a code that is not known is classed by its status (408, 429 and 5xx are temporary). AWS publishes
+// no list of the codes.
 func (e *ErrorResponse) Class() Class {
 	known := func(code string) bool { return strings.HasPrefix(e.ErrorCode, code) }
 	if slices.ContainsFunc(temporaryCodes, known) ||
@@ -140,7 +146,8 @@ func EncodeJSON(v any) []byte {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
-// DecodeJSON reads exactly one JSON value, and numbers, which stay as written, as [json.Number].
+// DecodeJSON reads exactly one JSON value, and numbers as [json.Number], so that they stay as they
+// are written.
 func DecodeJSON(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
@@ -166,7 +173,8 @@ func UUID(b [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// ThingNameHeader is the optional header of a request to the credentials provider with the thing.
+// ThingNameHeader is the header of a request to the credentials provider that names the thing of
+// the certificate. It is optional.
 const ThingNameHeader = "X-Amzn-Iot-Thingname"
 
 // CredentialsPath is the path of the credentials of a role alias.

@@ -28,7 +28,8 @@ func (d *directory) statePath(sequence uint64) string {
 	return filepath.Join(d.journalDir(), fmt.Sprintf("journal.%d", sequence%2))
 }
 
-// lock makes the journal's directory, which runs that end meanwhile may remove, and takes its lock.
+// lock makes the journal's directory and takes the lock in it. Runs that end meanwhile may remove
+// the directory in between.
 func (d *directory) lock() (osfile.Unlock, error) {
 	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {
 		return nil, err
@@ -64,8 +65,9 @@ func (d *directory) tryLock() (osfile.Unlock, error) {
 
 func (d *directory) holder() int { return d.disk.Holder(d.lockPath()) }
 
-// release removes, where the journal is empty, what a crash has left of a first step that may never
-// be tried again, the lock and the directory, which stays if another run has begun meanwhile.
+// release removes, where the journal is empty, what a crash has left of a first step that was not
+// reached and may never be tried again, the lock and the directory, which stays if another run has
+// begun meanwhile.
 func (d *directory) release(unlock osfile.Unlock, empty bool) error {
 	if !empty {
 		return unlock(false)
@@ -145,7 +147,8 @@ func (d *directory) writeState(st *state) error {
 	return syncAbove(d.disk, d.journalDir())
 }
 
-// clearState removes the older copy first, durably, lest a crash in between bring it back.
+// clearState removes the older copy before the newest, durably, lest a crash in between bring the
+// older one back.
 func (d *directory) clearState(newest *state) error {
 	sequence := uint64(1)
 	if newest != nil {
@@ -246,7 +249,8 @@ func (c *Config) ownBase(thing string) string {
 	return thing + "~" + url.QueryEscape(c.SerialNumber)
 }
 
-// isFileBase reports whether base is one of the two that the files of this device's thing may have.
+// isFileBase reports whether base is one of the two that the files of a thing of this device may
+// have.
 func (c *Config) isFileBase(base, thing string) bool {
 	return awsiot.ThingNames.Valid(thing) && (base == thing || base == c.ownBase(thing))
 }
@@ -263,7 +267,8 @@ func (c *Config) sums(st *state) map[string]string {
 	return sums
 }
 
-// journalDir is hidden beside the certificate. Escaping keeps any serial number within the folder.
+// journalDir is hidden beside the certificate. Escaping keeps any serial number from leaving the
+// directory.
 func (c *Config) journalDir() string {
 	return filepath.Join(c.Folder(), "."+url.QueryEscape(c.SerialNumber)+".provisioning")
 }

@@ -26,10 +26,12 @@ type disk interface {
 	Remove(path string) error
 	SyncDir(path string) error // makes the names in a directory durable
 
-	// Resolve returns the file that a symbolic link names, which need not exist, else path itself.
+	// Resolve returns the file that a symbolic link names, which need not exist, and path if it is
+	// none.
 	Resolve(path string) (string, error)
 	Locate(path string) place // where a path leads to
-	// MayWrite and MayRead return ErrAccess for what others could have written to.
+	// MayWrite and MayRead return ErrAccess for a directory, or a file, that others could
+	// have written to.
 	MayWrite(dir string) error
 	MayRead(path string) error
 
@@ -42,8 +44,9 @@ type file interface {
 	Sync() error
 }
 
-// replaceFile writes a file so that after a crash at any moment old or new content is there, whole.
-// One writer at a time: the temporary file's name is fixed, so that crashes leave one at most.
+// replaceFile writes a file so that after a crash at any moment either the old or the new content
+// is there, whole. One writer at a time: the temporary file's name is fixed, so that crashes leave
+// one at most.
 func replaceFile(d disk, path string, data []byte, perm fs.FileMode) error {
 	temp := tempPath(path)
 	if err := remove(d, temp); err != nil {
@@ -87,7 +90,8 @@ func removeDurably(d disk, path string) error {
 	return d.SyncDir(filepath.Dir(path))
 }
 
-// makeDir makes a directory and those above it, durable only once [syncAbove] has returned.
+// makeDir makes a directory and those above it where they are missing. They are durable only once
+// [syncAbove] has returned.
 func makeDir(d disk, path string) error {
 	err := d.Mkdir(path, 0o700)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
@@ -237,7 +241,8 @@ type place struct {
 	file, dir  fs.FileInfo // nil if there is none
 }
 
-// isOther reports whether no file must take that place: a directory, a socket, /dev/null.
+// isOther reports whether something is there whose place no file must take: a directory, a socket, a
+// device such as /dev/null.
 func (p place) isOther() bool { return p.file != nil && !p.file.Mode().IsRegular() }
 
 // same reports whether two paths are of one file, or would be. Names that differ in case count as

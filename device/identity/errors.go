@@ -68,7 +68,8 @@ var mayPass = []error{
 	syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR, syscall.EBUSY, syscall.ESTALE,
 }
 
-// classify gives an error that may pass by itself, as of a full disk, the class [awsiot.Temporary].
+// classify gives an error of the file system that may pass by itself, such as that of a full disk,
+// the class [awsiot.Temporary].
 func classify(err error) error {
 	if slices.ContainsFunc(mayPass, func(t error) bool { return errors.Is(err, t) }) {
 		return awsiot.WithClass(awsiot.Temporary, err)

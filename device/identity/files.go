@@ -17,7 +17,8 @@ import (
 	"example.com/fleety/device/internal/osfile"
 )
 
-// fileBase returns the thing's name, or one of this device's own where that is of others' files.
+// fileBase returns the thing's name, or a name of this device's own where the thing's belongs to
+// someone else's files.
 func (d *directory) fileBase(thing string) (string, error) {
 	base := thing
 	err := d.checkFiles(d.files(base))
@@ -28,7 +29,8 @@ func (d *directory) fileBase(thing string) (string, error) {
 	return base, err
 }
 
-// checkFiles checks that three files can be written, neither reserved nor another device's.
+// checkFiles checks that three distinct files can be written that are neither reserved nor another
+// device's.
 func (d *directory) checkFiles(f Files) error {
 	paths := f.all()
 	var temps []string
@@ -104,7 +106,8 @@ func (d *directory) conflictWith(path string, r *Record) error {
 	return &FileError{ErrConflict, path, fmt.Sprintf("is the identity of serial number %q, not %q", r.SerialNumber, d.SerialNumber)}
 }
 
-// replacing returns what is there of an identity: its record, and the other files that are its own.
+// replacing returns what is there of an identity: its record, and of the other files those that
+// belong to it.
 func (d *directory) replacing() (*Record, *replacedFiles, error) {
 	base, record, err := d.find()
 	if errors.Is(err, ErrBroken) || errors.Is(err, ErrNone) {
@@ -290,6 +293,7 @@ func (s *Store) RemoveClaim(privateKeys ...string) (err error) {
 	return errors.Join(err, j.Close())
 }
 
+// load returns the identity that is installed.
 func (d *directory) load() (*Identity, error) {
 	base, record, err := d.find()
 	if errors.Is(err, ErrNone) {
@@ -301,7 +305,8 @@ func (d *directory) load() (*Identity, error) {
 	return d.loadFiles(d.files(base), record)
 }
 
-// find returns the identity's record and what its files' names begin with, "" for configured ones.
+// find returns what the names of the identity's files begin with, empty for those that are
+// configured, and its record.
 func (d *directory) find() (base string, _ *Record, err error) {
 	if d.Certificate != "" {
 		record, err := d.findConfigured()
@@ -377,8 +382,9 @@ func newest(records []*Record) *Record {
 
 var serialInRecord = regexp.MustCompile(`"serialNumber"\s*:\s*("(?:[^"\\]|\\.)*")`)
 
-// isOurs reports whether a record that cannot be read is this device's, by the serial number in it,
-// its name, or the certificate beside it. Another device's damage is no reason to stop.
+// isOurs reports whether a record that cannot be read is this device's: by the serial number in
+// what there is of it, by its name, or by the certificate beside it. Another device's damage is no
+// reason to stop.
 func (d *directory) isOurs(base string, data []byte) bool {
 	var serial string
 	if m := serialInRecord.FindSubmatch(data); m != nil && json.Unmarshal(m[1], &serial) == nil {
@@ -389,7 +395,8 @@ func (d *directory) isOurs(base string, data []byte) bool {
 	}
 	text, err := d.disk.ReadFile(d.files(base).Certificate)
 	if err == nil {
-		// AWS IoT takes the name from the device's request, and gives this one where it made the key.
+		// AWS IoT takes the name from the device's own request, and gives this one to a certificate
+		// whose key it has made.
 		if chain, err := parseChain(text); err == nil && chain[0].Subject.CommonName != "AWS IoT Certificate" {
 			return chain[0].Subject.CommonName == d.SerialNumber
 		}
@@ -398,7 +405,7 @@ func (d *directory) isOurs(base string, data []byte) bool {
 	return ok && (prefix == "" || strings.HasSuffix(prefix, "_") || strings.HasSuffix(prefix, "-") || strings.HasSuffix(prefix, ":"))
 }
 
-// readRecord returns as data what it could read.
+// readRecord reads a record, and returns as data what it could read.
 func (d *directory) readRecord(path string) (*Record, []byte, error) {
 	data, err := d.readPart(path)
 	if err != nil {
@@ -411,6 +418,7 @@ func (d *directory) readRecord(path string) (*Record, []byte, error) {
 	return record, data, nil
 }
 
+// loadFiles reads the certificate and the key that belong to a record.
 func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 	text, err := d.readPart(files.Certificate)
 	if err != nil {
@@ -438,6 +446,7 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 	return &Identity{Record: *record, Files: files, Certificate: chain[0], Issuers: chain[1:], Key: key}, nil
 }
 
+// readPart reads one of an identity's files.
 func (d *directory) readPart(path string) ([]byte, error) {
 	data, err := d.disk.ReadFile(path)
 	if errors.Is(err, osfile.ErrNotRegular) {
@@ -449,6 +458,7 @@ func (d *directory) readPart(path string) ([]byte, error) {
 	return data, d.disk.MayRead(path)
 }
 
+// missing makes a damage of a file that is not there although the record is.
 func missing(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &FileError{ErrBroken, path, "is missing"}

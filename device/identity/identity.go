@@ -1,5 +1,6 @@
-// Package identity keeps a device's private key, its certificate, the record that describes them
-// and the journal of a provisioning in progress on disk. It knows nothing of MQTT or of AWS's API.
+// Package identity keeps a device's identity on disk: its private key, its certificate, the record
+// that describes them, and the journal of a provisioning in progress. It knows nothing of MQTT or
+// of AWS's API.
 //
 // An identity is never partially written. While a device is being provisioned, all that it has is
 // in the [Journal]. [Journal.Commit] is the one atomic step: from then on the new identity is the
@@ -77,7 +78,8 @@ type Record struct {
 	CertificateID string    `json:"certificateId"` // as [awsiot.CertificateID] returns it
 	Endpoint      string    `json:"endpoint"`
 	NotAfter      time.Time `json:"notAfter"`
-	// DeviceConfiguration is what RegisterThing returned, nil where that answer was lost.
+	// DeviceConfiguration is what RegisterThing returned, nil when the thing was registered but the
+	// answer was lost.
 	DeviceConfiguration map[string]any `json:"deviceConfiguration"`
 	Author              string         `json:"author"`
 	// Times of the steps by the device's own clock, in UTC.
@@ -93,7 +95,8 @@ type Record struct {
 	ClaimRemovedAt time.Time `json:"claimRemovedAt,omitzero"`
 }
 
-// ParseRecord reads and checks a record. Numbers of the device configuration are [json.Number].
+// ParseRecord reads a record and checks its format version and its fields. Numbers of the device
+// configuration are [json.Number].
 func ParseRecord(data []byte) (*Record, error) {
 	var r Record
 	err := awsiot.DecodeJSON(data, &r)
@@ -122,9 +125,11 @@ func (r *Record) encode() []byte {
 type KeyStore interface {
 	// New makes a key. Its text is what the journal and the private key's file hold, and what Open
 	// takes: the key itself in PEM form, or a reference to a key that cannot leave its hardware.
-	// Open's error wraps [ErrUnavailable] where a key that may be whole cannot be reached.
+	// Open returns an error that wraps [ErrUnavailable] where the key may be whole but cannot be
+	// reached.
 	//
-	// Keys that take room in hardware have a method Remove() error, for when no file names them.
+	// Where keys take room in the hardware, they have a method Remove() error, which is called once
+	// no file refers to the key any more.
 	New() (key crypto.Signer, text []byte, err error)
 	Open(text []byte) (crypto.Signer, error)
 }
@@ -133,7 +138,8 @@ type KeyStore interface {
 // program, is missing. The identity is not damaged.
 var ErrUnavailable = errors.New("the private key's hardware cannot be used")
 
-// SoftwareKeys are ECDSA P-256 keys in PKCS #8 PEM. Open reads what [awsiot.PrivateKey] reads.
+// SoftwareKeys are ECDSA P-256 keys in PKCS #8 PEM. Open reads every form that [awsiot.PrivateKey]
+// reads.
 type SoftwareKeys struct{}
 
 // New makes a P-256 key.

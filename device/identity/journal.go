@@ -63,7 +63,8 @@ func (j *Journal) TLS() *tls.Certificate {
 	return j.state.identity(Files{}).TLS()
 }
 
-// Token returns the certificate ownership token, a secret; it is empty unless at [CertificateHeld].
+// Token returns the certificate ownership token, a secret, and when it expires. It is empty unless
+// at [CertificateHeld].
 func (j *Journal) Token() (token string, expires time.Time) {
 	return j.state.Token, j.state.TokenExpires
 }
@@ -95,7 +96,9 @@ type Grant struct {
 	PrivateKeyPEM  string // the key that AWS IoT made, empty if the device made it
 	Token          string
 	TokenExpires   time.Time
-	RequestedBy    string // id of the certificate that requested it: the claim's, or the device's present one
+	// RequestedBy is the id of the certificate that authenticated the request: the claim's, or the
+	// device's present one.
+	RequestedBy string
 }
 
 // HoldCertificate stores a certificate and its token. It returns a *[CertificateError], and stores
@@ -168,7 +171,8 @@ func (j *Journal) Register(r Registration) error {
 	return j.save(next)
 }
 
-// NameThing stores the thing's name, which Commit requires, where AWS IoT gave none.
+// NameThing stores the name of the thing where AWS IoT registered the certificate without one.
+// Commit requires a name.
 func (j *Journal) NameThing(name string) error {
 	next, err := j.from(Registered)
 	if err == nil {
@@ -268,10 +272,12 @@ func (j *Journal) DiscardCertificate() error {
 	})
 }
 
-// Finished returns the identity whose installation [Store.Begin] has completed, else nil.
+// Finished returns the identity whose installation an earlier run had begun and [Store.Begin] has
+// completed, else nil.
 func (j *Journal) Finished() *Identity { return j.finished }
 
-// Close releases the lock. What the journal holds stays for the next run; if empty, it is removed.
+// Close releases the lock. What the journal holds stays for the next run; an empty journal leaves
+// nothing behind.
 func (j *Journal) Close() error { return classify(j.unlock(j.Stage() == Empty)) }
 
 // from returns a copy of the state, or an error unless it is at one of stages.
@@ -341,7 +347,8 @@ func (s *state) identity(f Files) *Identity {
 	return &Identity{Record: s.Record, Files: f, Certificate: s.chain[0], Issuers: s.chain[1:], Key: s.key}
 }
 
-// open reads key and certificate, and checks what may be anyone's: a checksum is no signature.
+// open reads key and certificate, and checks what anyone may have written into a journal: a
+// checksum is no signature.
 func (s *state) open(c *Config) (err error) {
 	switch {
 	case s.SerialNumber != c.SerialNumber:
@@ -388,7 +395,8 @@ func (s *state) encode() ([]byte, error) {
 // errDamaged reports that a journal is not what was written.
 var errDamaged = errors.New("damaged")
 
-// decodeState reads what encode wrote. Anything else but another version's journal is errDamaged.
+// decodeState reads what encode wrote. It returns errDamaged for anything else, except for a
+// journal of another version.
 func decodeState(data []byte) (*state, error) {
 	header, body, _ := bytes.Cut(data, []byte("\n"))
 	var version int

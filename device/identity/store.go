@@ -21,23 +21,25 @@ type Config struct {
 	// ThingName is what the template is expected to give the thing, empty if unknown. Files of that
 	// name count as this device's even when their record is damaged.
 	ThingName string
-	Dir       string   // holds the identity's files; default [DefaultDir]
-	Reserved  []string // paths of other files, such as the claim's: to write one is an [ErrConflict]
+	Dir       string // holds the identity's files; default [DefaultDir]
 	// Certificate and PrivateKey are paths of the final files; default
 	// DIR/THINGNAME.certificate.pem and DIR/THINGNAME.private.key. The record and the journal are
 	// kept beside the certificate. A symbolic link stays, and the file that it names is written.
 	Certificate, PrivateKey string
-
-	Keys KeyStore         // makes and opens private keys; default [SoftwareKeys]
-	Log  *slog.Logger     // receives warnings about damage that was repaired and files that were renamed; default none
-	Now  func() time.Time // the clock; default time.Now
+	// Reserved are paths of other files, such as the claim's: [ErrConflict] is returned rather
+	// than that one of them is written.
+	Reserved []string
+	Keys     KeyStore         // makes and opens private keys; default [SoftwareKeys]
+	Log      *slog.Logger     // receives warnings about damage that was repaired and files that were renamed; default none
+	Now      func() time.Time // the clock; default time.Now
 }
 
 // now is the clock with the precision that files keep.
 func (c *Config) now() time.Time { return c.Now().UTC().Truncate(time.Millisecond) }
 
 // A Store is the place of one device's identity. Its methods may be used concurrently, also by
-// several processes: [Store.Begin] and all else that changes files take a lock.
+// several processes: what changes files goes through [Store.Begin] and [Store.DiscardPending],
+// which take a lock.
 type Store struct {
 	config  *Config
 	storage storage
@@ -45,7 +47,8 @@ type Store struct {
 
 // storage is where a store's journal and identity are: in a directory, or in memory.
 type storage interface {
-	// lock returns a *LockedError while someone else has it. Its release removes an empty journal.
+	// lock returns a *LockedError while someone else has the lock. Its release removes what is left
+	// of the journal where that is empty.
 	lock() (osfile.Unlock, error)
 	holder() int // the process that has the lock, 0 if none has
 	// readState returns the newest state, checked, nil if there is none, and the paths of copies
@@ -98,7 +101,8 @@ func (s *Store) SerialNumber() string { return s.config.SerialNumber }
 // there that do not make one, [ErrConflict] when they are another device's or [ErrAccess] when others
 // may write to them, and an error that wraps [fs.ErrPermission] when this process may not read them.
 func (s *Store) Load() (id *Identity, err error) {
-	// An installation that ends between our looks at journal and files makes them disagree, once.
+	// An installation that ends between our look at the journal and at the files makes them
+	// disagree, once.
 	for range 2 {
 		if st, _, err := s.storage.readState(); err == nil && st != nil && st.Stage == Committed {
 			return st.identity(s.config.files(st.base())), nil
@@ -162,8 +166,9 @@ func (j *Journal) resume() error {
 // could not be read. A certificate in it, from [Registered] on, is active in AWS IoT and stays so.
 // An identity that is committed already is installed, and nothing is discarded.
 //
-// It returns an error that wraps [ErrNone] when there is no identity to keep: what is pending may be
-// all that the device has. It returns a *[LockedError] while a run is working on it.
+// It returns an error that wraps [ErrNone] when there is no identity to keep: the pending
+// provisioning may be all that the device has. It returns a *[LockedError] while a run is working
+// on it.
 func (s *Store) DiscardPending() (*Pending, error) {
 	if _, err := s.Load(); err != nil {
 		return nil, fmt.Errorf("discarding pending provisioning: keeping the identity: %w", err)
@@ -215,7 +220,9 @@ type Status struct {
 	State    State
 	Identity *Identity // nil unless State is [Present]
 	Pending  *Pending  // nil if no provisioning is in progress or was interrupted
-	Problems []error   // that of [Store.Load] unless it is [ErrNone], then the journal's; each names its file
+	// Problems are the errors found: that of [Store.Load] unless it is [ErrNone], then those of the
+	// journal. Each names its file.
+	Problems []error
 }
 
 // Pending describes a provisioning that is in progress or was interrupted.

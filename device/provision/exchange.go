@@ -106,7 +106,7 @@ func (r *run) exchange(ctx context.Context) error {
 	return x.registerThing(ctx)
 }
 
-// receive keeps answers alone, whatever a server sends.
+// receive is called by the session. Whatever a server sends, only answers wait to be read.
 func (x *exchange) receive(m session.Message) {
 	if slices.Contains(x.filters, m.Topic) {
 		select {
@@ -263,7 +263,8 @@ func answerBy(ctx context.Context, to string, timeout time.Duration) (context.Co
 	return context.WithTimeoutCause(ctx, timeout, &TimeoutError{To: to, After: timeout})
 }
 
-// A replyError reports an answer that cannot be read, and does not repeat it: it may have a secret.
+// A replyError reports an answer that cannot be read. It does not repeat what was
+// read: there may be a secret in it.
 type replyError struct{ topic, reason string }
 
 func (e *replyError) Error() string       { return "answer on " + e.topic + ": " + e.reason }

@@ -28,41 +28,51 @@ const (
 	ServiceKeys Keys = "service" // AWS IoT: CreateKeysAndCertificate
 )
 
-// DefaultAnswerTimeout for each answer is three times what AWS IoT allows the pre-provisioning hook.
+// DefaultAnswerTimeout is how long a run waits for each answer: three times
+// what AWS IoT allows the pre-provisioning hook.
 const DefaultAnswerTimeout = 15 * time.Second
 
-// Config says what to provision, where and how. Store, Session and Template are required.
+// Config says what to provision, where and with which claim. Store, Session
+// and Template are required.
 type Config struct {
-	Store   *identity.Store // keeps the identity and the provisioning's journal
-	Session session.Options // how to reach AWS IoT; ClientID, Certificate and OnMessage are Run's own
-	// Claims are claim certificates with their keys. None is needed while an identity exists that is
-	// not to be replaced. Another one is tried when AWS IoT denies those before it, such as one that
-	// leaked and was withdrawn: here also by silence five times in a row, however soon.
+	Store *identity.Store // keeps the identity and the provisioning's journal
+	// Session says how to reach AWS IoT. ClientID, Certificate and OnMessage
+	// are Run's own and ignored here.
+	Session session.Options
+	// Claims are claim certificates with their keys. None is needed while an identity exists that
+	// is not to be replaced. Another one is tried when AWS IoT denies those before it, as
+	// it does one that leaked and was withdrawn. Silence counts as a denial here
+	// after five times in a row, however soon: the next claim may work.
 	Claims     []*tls.Certificate
 	Template   string            // the provisioning template's name
 	Parameters map[string]string // the template's parameters, all of them, sent as they are
 	Author     string            // the name to record with the provisioning
 	Keys       Keys              // chooses the flow; default DeviceKeys
-	// ThingName, if set, must be what AWS IoT answers, or Run returns a *[ThingNameError]. It is the
-	// name where a template makes no thing or the answer cannot be read.
+	// ThingName, if set, must be what AWS IoT answers, or Run returns a
+	// *[ThingNameError]. It names the thing where the answer names none: a
+	// template without a thing, or an answer that cannot be read.
 	ThingName string
-	// ExpectedThingName is what the template is known to give; default ThingName. When the answer of
-	// RegisterThing was lost, a connection under it shows whether the thing was registered.
+	// ExpectedThingName is the name that the template is known to give; default
+	// ThingName. It is tried, not enforced: when the answer of RegisterThing was lost,
+	// a connection under this name shows whether the thing was registered.
 	ExpectedThingName string
-	// Reprovision replaces an identity, also a broken one, or resumes that. The old one stays until
-	// the new one is proved. Without it an identity is only proved, whatever is pending.
+	// Reprovision replaces an identity, also a broken one, or resumes that. The
+	// old one stays until the new one is proved. Without it an identity is only
+	// proved, whatever replacement is pending.
 	Reprovision bool
 	// Rotate replaces the identity as Reprovision does, but the device asks with its present
 	// certificate, which proves that it has the present key; Claims are not used, and the key is
 	// always made on the device. AWS IoT must allow that: the stack's rotation policy and its hook
 	// do. Run returns an error that wraps [identity.ErrNone] when there is no identity.
 	Rotate bool
-	// Eager sends the create request together with SUBSCRIBE, which saves a round trip. Where that
-	// fails, the run continues without.
-	Eager         bool
-	AnswerTimeout time.Duration // bounds each wait for one answer, the context all; default [DefaultAnswerTimeout]
-	// Progress, if set, is called as each step begins and ends, on Run's own goroutine. What was
-	// reached before a step begins is on stable storage.
+	// Eager sends the create request together with SUBSCRIBE, which saves a
+	// round trip. Where that fails, the run continues without.
+	Eager bool
+	// AnswerTimeout bounds each wait for one answer; default
+	// [DefaultAnswerTimeout]. The whole run is bounded by its context.
+	AnswerTimeout time.Duration
+	// Progress, if set, is called as each step begins and ends, on Run's own
+	// goroutine. What was reached before a step begins is on stable storage.
 	Progress func(Event)
 	Log      *slog.Logger // receives what an operator may need later; default none
 }
@@ -102,14 +112,15 @@ type Result struct {
 	Identity    *identity.Identity
 	Provisioned bool     // this run registered the thing
 	Retired     *Retired // the identity that this run replaced, nil if there was none
-	// Pending is a replacement that an earlier run began and this one left alone: Config.Reprovision
-	// resumes it, [identity.Store.DiscardPending] ends it.
+	// Pending is a replacement that an earlier run began and this one left as it
+	// is: Config.Reprovision resumes it, [identity.Store.DiscardPending] ends it.
 	Pending    *identity.Pending
 	RoundTrips RoundTrips // that this run waited for
 }
 
-// RoundTrips are those that a run waited for, one after the other, from the first SYN up to the
-// CONNACK under the device's own certificate, without failed attempts and the look-up of names.
+// RoundTrips are those that a run waited for, one after the other, from the
+// first SYN up to the CONNACK under the device's own certificate. Attempts
+// that failed are not counted, and neither is the look-up of names.
 type RoundTrips struct {
 	Claim    int `json:"claim"`    // TCP, TLS and CONNECT with the claim certificate
 	Exchange int `json:"exchange"` // SUBSCRIBE, create, RegisterThing
@@ -171,9 +182,11 @@ const (
 
 // An Event reports that a step begins or ends: every step that begins ends. It never holds a secret.
 type Event struct {
-	Step       Step
-	Ended      bool          // the step is done or, with an Err, has failed
-	Detail     string        // with what: AWS's name of the operation, an endpoint, a thing, a certificate id, a topic; may be empty
+	Step  Step
+	Ended bool // the step is done or, with an Err, has failed
+	// Detail says with what: AWS's name of the operation, an endpoint, a
+	// thing, a certificate id, a topic. May be empty.
+	Detail     string
 	Elapsed    time.Duration // since the step began; for a [StepWait] that begins, how long it will wait
 	RoundTrips int           // that the step waited for; 0 where it begins
 	Err        error         // why it failed or, for a StepWait that begins, what is tried again
@@ -205,8 +218,9 @@ func (r *run) step(step Step, detail string, work func() error) error {
 	return err
 }
 
-// A ThingNameError reports that AWS IoT gave the thing another name than the configuration requires.
-// Thing and certificate are kept: once the configuration has the name, the next run resumes.
+// A ThingNameError reports that AWS IoT gave the thing another name than the
+// configuration requires. The thing is registered and its certificate kept:
+// once the configuration names it, the next run resumes.
 type ThingNameError struct{ Want, Got string }
 
 func (e *ThingNameError) Error() string {
@@ -216,8 +230,9 @@ func (e *ThingNameError) Error() string {
 // Class returns [awsiot.Misconfigured].
 func (e *ThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
 
-// A NoThingNameError reports that AWS IoT registered the certificate and named no thing, as for a
-// template that has none. It is kept: once the configuration sets the name, the next run resumes.
+// A NoThingNameError reports that AWS IoT registered the certificate and named no
+// thing, as for a template that has none. The certificate is active and kept:
+// once the configuration sets the thing's name, the next run resumes.
 type NoThingNameError struct{ CertificateID string }
 
 func (e *NoThingNameError) Error() string {
@@ -227,8 +242,8 @@ func (e *NoThingNameError) Error() string {
 // Class returns [awsiot.Misconfigured].
 func (e *NoThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
 
-// A ClockError reports a rejected certificate that is not valid yet by the device's clock, which is
-// probably behind.
+// A ClockError reports that AWS IoT rejected a certificate that is not valid yet
+// by the device's clock, which is probably behind.
 type ClockError struct {
 	Role           string // "claim" or "device": whose certificate it was
 	NotBefore, Now time.Time

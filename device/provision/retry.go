@@ -47,7 +47,8 @@ type decided struct {
 
 func (e decided) Unwrap() error { return e.error }
 
-// newBackOff returns delays with full jitter: each is random between zero and a limit that doubles.
+// newBackOff returns exponential delays with full jitter: each is random
+// between zero and a limit that doubles.
 // https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 func (t timing) newBackOff() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{InitialInterval: t.firstDelay / 2, MaxInterval: t.maxDelay / 2, RandomizationFactor: 1, Multiplier: 2}
@@ -136,7 +137,8 @@ type silentCloses struct {
 	first time.Time
 }
 
-// unansweredPacket returns the packet after which the server closed silently, "" for other errors.
+// unansweredPacket returns the packet after which the server closed the
+// connection without a response, "" for errors of other kinds.
 func unansweredPacket(err error) string {
 	if e, ok := errors.AsType[*session.Error](err); ok && errors.Is(err, session.ErrClosedSilently) {
 		return e.After

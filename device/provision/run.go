@@ -32,7 +32,9 @@ type run struct {
 	prepared  *preparation
 	installed *identity.Identity
 
-	unresolved   bool      // a RegisterThing for the certificate that is held may have been sent, its answer lost
+	// unresolved: a RegisterThing for the certificate that is held may have been
+	// sent, and its answer lost.
+	unresolved   bool
 	inherited    bool      // it was so when the run began
 	repeated     bool      // an attempt to send it again, for the device configuration, failed
 	registerSent time.Time // when this run last sent RegisterThing
@@ -176,7 +178,8 @@ func (r *run) attempt(ctx context.Context) error {
 	return r.prove(ctx, r.installed.Record, r.installed.TLS(), nil)
 }
 
-// otherClaim selects the next claim that AWS IoT has not denied, after it denied the present one.
+// otherClaim selects the next claim after an exchange that failed because AWS IoT
+// denied the present one, if there is one that it has not denied.
 func (r *run) otherClaim(ctx context.Context, err error) error {
 	_, rejected := errors.AsType[*awsiot.ErrorResponse](err)
 	denied := awsiot.ClassOf(err) == awsiot.Denied && !rejected
@@ -201,8 +204,8 @@ func (r *run) otherClaim(ctx context.Context, err error) error {
 	return err
 }
 
-// proveNew proves the certificate that was registered. One of an earlier run that AWS IoT denies now
-// is discarded if a new one is wanted.
+// proveNew proves the certificate that was registered. One that an earlier run
+// registered and AWS IoT denies now is discarded if a new one is wanted.
 func (r *run) proveNew(ctx context.Context) error {
 	id := awsiot.CertificateID(r.journal.TLS().Leaf)
 	thing := r.journal.ThingName()
@@ -269,7 +272,8 @@ type birth struct {
 	Time          time.Time `json:"time"`
 }
 
-// prove connects as the thing, calls connected if it is not nil, and awaits a birth message's PUBACK.
+// prove connects as the thing, calls connected unless it is nil, and publishes a
+// birth message, which must be acknowledged.
 func (r *run) prove(ctx context.Context, record identity.Record, cert *tls.Certificate, connected func() error) error {
 	var s *session.Session
 	err := r.step(StepConnectDevice, record.ThingName, func() (err error) {
@@ -324,7 +328,8 @@ func (r *run) probe(ctx context.Context) error {
 	})
 }
 
-// notAccepted reports whether the server accepted the connection, not certificate or client id.
+// notAccepted reports whether the server accepted the connection but not the
+// certificate or the client id.
 func notAccepted(err error) bool {
 	e, ok := errors.AsType[*session.Error](err)
 	return ok && e.Authenticated && (e.Class() == awsiot.Denied || e.After == "CONNECT" && errors.Is(err, session.ErrClosedSilently))
@@ -349,10 +354,12 @@ func (r *run) resolve(ctx context.Context, err error) error {
 	}
 }
 
-// deniesDevice reports whether the hook denied the device, or failed, which AWS IoT answers alike.
+// deniesDevice reports whether a rejection is for want of permission: the hook
+// denied the device, or failed, which AWS IoT answers alike.
 func deniesDevice(e *awsiot.ErrorResponse) bool { return e.StatusCode == 401 || e.StatusCode == 403 }
 
-// renew discards a rejected certificate, once a run: the next attempt requests one for the same key.
+// renew discards a certificate that AWS IoT rejected, so that the next attempt
+// requests a new one for the same key. Once a run is enough.
 func (r *run) renew(err error) error {
 	if r.renewed {
 		return err
@@ -364,13 +371,15 @@ func (r *run) renew(err error) error {
 	return decided{err, true}
 }
 
+// storeRegistration stores what AWS IoT has done.
 func (r *run) storeRegistration(thing string, configuration map[string]any) error {
 	r.unresolved = false
 	registration := identity.Registration{ThingName: thing, DeviceConfiguration: configuration, Endpoint: r.Session.Endpoint, Author: r.Author}
 	return r.store(func() error { return r.journal.Register(registration) })
 }
 
-// store saves an answer. Where the disk is full, the next attempt saves it rather than ask again.
+// store saves an answer of AWS IoT. Where the disk is full, the next attempt saves
+// it again, rather than request another.
 func (r *run) store(save func() error) error {
 	r.unstored = save
 	err := save()
@@ -380,7 +389,8 @@ func (r *run) store(save func() error) error {
 	return err
 }
 
-// tokenExpired compares with a clock that may have been set since: set back, it says nothing.
+// tokenExpired compares with a clock that may have been set since: one that was
+// set back says nothing.
 func (r *run) tokenExpired() bool {
 	_, expires := r.journal.Token()
 	return !r.Session.Now().Before(expires.Add(-tokenMargin))
@@ -404,8 +414,9 @@ func (r *run) connect(ctx context.Context, role, clientID string, cert *tls.Cert
 	return s, err
 }
 
-// A preparation is a connection whose handshake waits for the certificate, so that it costs no round
-// trips of its own. Whatever fails with it, a plain connection follows.
+// A preparation is a connection whose handshake waits for the certificate, so
+// that it costs no round trips of its own. It is a shortcut and nothing more:
+// whatever fails with it, a plain connection follows.
 type preparation struct {
 	cancel context.CancelFunc
 	wait   func() (*session.Prepared, error)
@@ -425,8 +436,8 @@ func (r *run) prepare(ctx context.Context) {
 	r.prepared = &preparation{cancel, wait}
 }
 
-// connectPrepared returns the prepared connection, nil if there is none that works. Its error is
-// that of ctx.
+// connectPrepared returns the prepared connection as a session, nil if there is
+// none that works. The error is that of ctx.
 func (r *run) connectPrepared(ctx context.Context, thing string) (*session.Session, error) {
 	if r.prepared == nil {
 		return nil, nil

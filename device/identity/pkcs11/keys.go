@@ -24,7 +24,8 @@ import (
 	"example.com/fleety/device/internal/osfile"
 )
 
-// ErrNoKey is wrapped by the error for a key that is not in the token, as in one initialized anew.
+// ErrNoKey is wrapped by the error for a key that is not in the token: another token, or one that
+// was initialized anew.
 var ErrNoKey = errors.New("the token does not hold the key")
 
 // Keys is an identity.KeyStore of one token. It is safe for concurrent use. A key whose file was
@@ -101,7 +102,8 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 	return &signer{key, k, true}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
 }
 
-// Open finds a key by its file. Its error wraps [ErrNoKey] when the token does not hold it.
+// Open finds a key by its file. It returns an error that wraps [ErrNoKey] when the token does not
+// hold it.
 func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != FileType {
@@ -146,7 +148,8 @@ type signer struct {
 	own  bool // it has the label of keys that this store makes
 }
 
-// Remove removes the key from the token, if its label is that of keys that the store makes.
+// Remove removes the key from the token, unless its label is another one than that of keys that the
+// store makes.
 func (s *signer) Remove() error {
 	if !s.own {
 		return nil

@@ -1,5 +1,6 @@
-// Package pkcs11 keeps private keys in a hardware token (smart card, HSM, secure element) through
-// its PKCS #11 module. A key is made in it and cannot leave it; its file has its URI (RFC 7512).
+// Package pkcs11 keeps private keys in a hardware token through its PKCS #11 module: a smart card,
+// an HSM, a secure element. A key is made in the token and cannot leave it; its file names it by a
+// PKCS #11 URI (RFC 7512).
 //
 // Keys needs cgo and the build tag pkcs11, as make device-pkcs11 sets it. [ParseURI] is there in
 // every build, so that a configuration can be checked.
@@ -27,8 +28,9 @@ const FileType = "PKCS11 KEY URI"
 // PINVariable is the environment variable with the PIN, read when the URI has no pin-source.
 const PINVariable = "IOT_DEVICE_PKCS11_PIN"
 
-// ParseURI reads a PKCS #11 URI: pkcs11:token=LABEL?module-path=PATH&pin-source=file:PATH. Attributes
-// without a meaning here are errors, and so is a pin-value, which has no place in a configuration.
+// ParseURI reads a PKCS #11 URI: pkcs11:token=LABEL?module-path=PATH&pin-source=file:PATH. It
+// returns an error for an attribute that has no meaning here, and for a pin-value, which has no
+// place in a configuration.
 func ParseURI(text string) (URI, error) {
 	rest, ok := strings.CutPrefix(text, "pkcs11:")
 	if !ok {
@@ -77,7 +79,8 @@ func (u URI) String() string {
 		var attributes []string
 		for i := 0; i < len(namesAndValues); i += 2 {
 			if value := namesAndValues[i+1]; value != "" {
-				// RFC 7512 leaves more as it is: of url's modes, that for queries leaves the fewest.
+				// A subset of what RFC 7512 leaves as it is: of url's modes, the one for queries leaves the
+				// fewest.
 				escaped := strings.NewReplacer("+", "%20", "%2F", "/", "%3A", ":").Replace(url.QueryEscape(value))
 				attributes = append(attributes, namesAndValues[i]+"="+escaped)
 			}

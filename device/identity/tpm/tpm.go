@@ -1,5 +1,6 @@
-// Package tpm keeps private keys in a TPM 2.0. A key is made there and cannot leave it; its file is
-// a "TSS2 PRIVATE KEY" in PEM form, which only that TPM loads. OpenSSL's tpm2 provider reads it too.
+// Package tpm keeps private keys in a TPM 2.0. A key is made in the TPM and cannot leave it; its
+// file is a "TSS2 PRIVATE KEY" in PEM form, which only that TPM can load and which OpenSSL's tpm2
+// provider reads too.
 //
 // Keys are ECDSA P-256, children of the storage root key of the owner hierarchy, without a password
 // of their own: who may open the device may sign, so the device's permissions protect the key on a
@@ -48,7 +49,8 @@ var (
 	ErrOwner    = errors.New("the TPM's owner hierarchy requires an authorization")
 )
 
-// Keys is an identity.KeyStore of one TPM, safe for concurrent use. The zero value is ready for it.
+// Keys is an identity.KeyStore of one TPM. The zero value is ready for use. It is safe for
+// concurrent use.
 type Keys struct {
 	Device string // path of the TPM's character device, or of a Unix socket that speaks to one; default [DefaultDevice]
 	// PCRs are the registers of the SHA-256 bank that new keys are bound to, 0 to 23: such a key
@@ -78,7 +80,8 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 	return s, s.key.Bytes(), nil
 }
 
-// Open reads a key's file. Whether the key is of this TPM, which is not asked, shows when it signs.
+// Open reads a key's file. It does not ask the TPM: whether the key is of this one shows when it
+// signs.
 func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	key, err := keyfile.Decode(text)
 	var public crypto.PublicKey
@@ -99,7 +102,8 @@ type signer struct {
 
 func (s *signer) Public() crypto.PublicKey { return s.public }
 
-// Sign signs a SHA-256, SHA-384 or SHA-512 digest. Its errors wrap this package's for conditions.
+// Sign signs a SHA-256, SHA-384 or SHA-512 digest in the TPM. It returns an error that wraps one of
+// this package's for its conditions.
 func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
 	hash, ok := map[crypto.Hash]tpm2.TPMAlgID{
 		crypto.SHA256: tpm2.TPMAlgSHA256, crypto.SHA384: tpm2.TPMAlgSHA384, crypto.SHA512: tpm2.TPMAlgSHA512,
@@ -114,7 +118,8 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (signa
 	return signature, err
 }
 
-// do runs one operation once the TPM is not busy. One that stays busy or is locked is temporary.
+// do opens the TPM, waits for it while it is busy, and runs one operation. A TPM that stays busy or
+// is locked is a temporary error.
 func (k *Keys) do(op string, f func(transport.TPM) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -170,7 +175,8 @@ func explain(err error) error {
 	return err
 }
 
-// storageRoot loads the storage root key that the format prescribes for the owner hierarchy.
+// storageRoot loads the storage root key that the format prescribes for keys of the owner
+// hierarchy.
 func storageRoot(t transport.TPM) (*tpm2.CreatePrimaryResponse, error) {
 	root, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(keyfile.ECCSRK_H2_Template)}.Execute(t)
 	if err != nil {
@@ -211,7 +217,8 @@ func create(t transport.TPM, pcrs []uint) (*keyfile.TPMKey, error) {
 		options = append(options, func(key *keyfile.TPMKey) {
 			key.Policy = []*keyfile.TPMPolicy{{
 				CommandCode: int(tpm2.TPMCCPolicyPCR),
-				// Its parameters: no digest, so that the registers decide, and the selection.
+				// The command's parameters: no digest, so that the registers decide, and the
+				// selection.
 				CommandPolicy: append(tpm2.Marshal(tpm2.TPM2BDigest{}), tpm2.Marshal(selection)...),
 			}}
 		})

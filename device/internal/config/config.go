@@ -10,7 +10,8 @@
 // variables at the current directory.
 //
 // All problems are found in one go, each with its place and its remedy, and returned as [Problems].
-// It reads files and runs the program of serialNumberFrom. It never connects, prints or logs.
+// The package reads files, runs the program that serialNumberFrom names, and nothing else: it does
+// not connect, print or log.
 package config
 
 import (
@@ -48,7 +49,8 @@ const (
 
 var systemPath = SystemPath // tests have another
 
-// Example is a commented configuration file with every key, but for the account's endpoint.
+// Example is a commented configuration file with every key. What it lacks is the account's
+// endpoint.
 //
 //go:embed example.yaml
 var Example []byte
@@ -63,13 +65,17 @@ const (
 // NoProxy as Server.Proxy means a direct connection, whatever the environment says.
 const NoProxy = "direct"
 
-// Keys says where the device's own key is made: one of the constants, a PKCS #11 URI (see
-// [pkcs11.URI]), or "tpm" or "tpm:PATH", either with "?pcrs=0,7" (see [tpm.Keys]).
+// Keys says where the device's own key is made.
 type Keys string
 
 const (
-	KeysDevice  Keys = "device"  // on the device, which sends a CSR; the default
-	KeysService Keys = "service" // by AWS IoT (CreateKeysAndCertificate)
+	// KeysDevice makes the key on the device, which sends a CSR. The default.
+	KeysDevice Keys = "device"
+	// Hardware has settings of its own: "tpm", "tpm:PATH", either with "?pcrs=0,7" (see
+	// [tpm.Keys]), and a PKCS #11 URI (see [pkcs11.URI]).
+
+	// KeysService lets AWS IoT make the key (CreateKeysAndCertificate).
+	KeysService Keys = "service"
 )
 
 // Afterwards says what happens to the claim once the identity is verified.
@@ -80,7 +86,8 @@ const (
 	AfterwardsRemove Afterwards = "remove" // its private key is removed from the device
 )
 
-// Config holds every setting of the device. Paths are absolute or relative to the current directory.
+// Config holds every setting of the device. Its paths are absolute or relative
+// to the current directory.
 //
 // A tag `key` makes a field a setting and names it in the file, within the key of its
 // section; "." is the section's own key. The environment, the flags, the kinds of values and the
@@ -140,7 +147,8 @@ type Claim struct {
 	PrivateKeyPath  string `key:"privatekeypath,path"`
 }
 
-// Primary is where the device's own identity is kept; where both are empty, STATEDIR/THINGNAME.*.
+// Primary is where the device's own identity is kept. Both are empty unless they were set: then the
+// place is STATEDIR/THINGNAME.*.
 type Primary struct {
 	CertificatePath string `key:"certificatepath,path"`
 	PrivateKeyPath  string `key:"privatekeypath,path"`
@@ -229,8 +237,9 @@ func (c *Config) Identity() identity.Config {
 	}
 }
 
-// CredentialsProvider returns host and port of the AWS IoT credentials provider, which do not follow
-// from the data endpoint: without the setting the error, of type [Problems], says how to get it.
+// CredentialsProvider returns host and port of the AWS IoT credentials provider. The name cannot be
+// derived from that of the data endpoint: without the setting the error, of type [Problems], says
+// how to get it.
 func (c *Config) CredentialsProvider() (host string, port int, err error) {
 	if c.Server.CredentialsEndpoint == "" {
 		return "", 0, Problems{{Key: credentialsKey, What: credentialsKey + " is missing", Remedy: askForCredentialsEndpoint}}
@@ -386,9 +395,11 @@ func (c *Config) Commands(text string) string {
 
 var ownCommand = regexp.MustCompile(`\biot_device (bootstrap|rotate|status|doctor)\b( --[a-z-]+)*|"iot_device run`)
 
+// environmentPrefix begins the name of every environment variable that is a setting,
+// environmentSource its [Origin].
 const (
-	environmentPrefix = "IOT_DEVICE_"           // of the name of every variable that is a setting
-	environmentSource = "environment variable " // of its [Origin]
+	environmentPrefix = "IOT_DEVICE_"
+	environmentSource = "environment variable "
 )
 
 // applyEnvironment takes the variables that name a key: IOT_DEVICE_SERVER_ENDPOINT for

@@ -19,13 +19,15 @@ import (
 	"example.com/fleety/device/internal/osfile"
 )
 
-const (
-	maxFileSize = 16 << 10 // far more than is needed; the YAML parser's time grows faster than its input
-	maxPEMSize  = 1 << 20  // enough for a whole system bundle of root certificates
-)
+// maxFileSize is far more than a configuration needs. The YAML parser takes time that grows faster
+// than its input.
+const maxFileSize = 16 << 10
+
+const maxPEMSize = 1 << 20 // enough for a whole system bundle of root certificates
 
 // applyFile reads the file into c. It walks the syntax tree instead of decoding into a struct, so
-// that every problem is found at once, each with its place. readable: there was anything to walk.
+// that every problem is found at once, each with its place. It reports whether there was anything
+// to walk.
 func applyFile(c *Config, path string) (found Problems, readable bool) {
 	doc, err := osfile.Read(path, maxFileSize)
 	switch {
@@ -47,7 +49,8 @@ func applyFile(c *Config, path string) (found Problems, readable bool) {
 
 const saveAsUTF8 = "save the file as UTF-8"
 
-// isUTF16 recognizes UTF-16 by its byte order mark, or by the zero bytes of its ASCII characters.
+// isUTF16 recognizes UTF-16 by its byte order mark, or by the zero bytes that every second of its
+// ASCII characters has.
 func isUTF16(doc []byte) bool {
 	return bytes.HasPrefix(doc, []byte{0xff, 0xfe}) || bytes.HasPrefix(doc, []byte{0xfe, 0xff}) ||
 		len(doc) > 1 && (doc[0] == 0) != (doc[1] == 0)
@@ -76,7 +79,8 @@ func remedyForFile(err error) string {
 	return "name a YAML file with --config"
 }
 
-// cause drops operation and path from an error of package os: its message names the file already.
+// cause drops the operation and the path from an error of package os: the message that it goes into
+// names the file already.
 func cause(err error) string {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err.Error()
@@ -100,7 +104,8 @@ func (f *file) report(n ast.Node, key, remedy, what string, args ...any) {
 	f.found = append(f.found, Problem{Origin: f.at(start(n)), Key: cmp.Or(f.list, key), What: fmt.Sprintf(what, args...), Remedy: remedy})
 }
 
-// start is the token where a node begins: of a mapping the first key, not the colon behind it.
+// start is the token where a node begins: of a mapping it is the first key, not the colon behind
+// it.
 func start(n ast.Node) *token.Token {
 	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 {
 		return m.Values[0].Key.GetToken()

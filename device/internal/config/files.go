@@ -84,7 +84,8 @@ func (c *Config) Check(claim bool) (*Files, []string, error) {
 	return f, warnings, found.err()
 }
 
-// readRoots reads the bundle. Without one the Amazon roots are used; a named one must be there.
+// readRoots reads the bundle. Without one the Amazon roots are used; one that is named must be
+// there.
 func (c *Config) readRoots(f *Files) (found Problems) {
 	f.RootsFrom = c.Bootstrap.CACertificatePath
 	_, configured := c.origins[rootsKey]
@@ -100,7 +101,8 @@ func (c *Config) readRoots(f *Files) (found Problems) {
 	return nil
 }
 
-// readClaim reads a claim certificate and its key, by the keys of the configuration that name them.
+// readClaim reads a claim certificate and its key, which may be in one file. The keys are those of
+// the configuration that name them.
 func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (*tls.Certificate, Problems) {
 	chain, found := readPEM(c, certificateKey, paths.CertificatePath, remedyForClaim, awsiot.Certificates)
 	signer, foundInKey := readPEM(c, privateKey, paths.PrivateKeyPath, remedyForClaim, awsiot.PrivateKey)

@@ -25,7 +25,8 @@ type key struct {
 	index []int // of its field
 }
 
-// keys are those of the tags of [Config], which file, environment, flags and suggestions follow.
+// keys are those of the tags of [Config]. The file, the environment, the flags and the suggestions
+// for misspelt keys all follow them.
 var keys = keysOf(reflect.TypeFor[Config](), "", nil)
 
 // Keys that others depend on.
@@ -89,7 +90,8 @@ var errNotUTF8 = errors.New("its value is not UTF-8 text")
 // notUTF8 also finds what the YAML parser has put in the place of such bytes.
 func notUTF8(value string) bool { return strings.ContainsRune(value, utf8.RuneError) }
 
-// set stores a value, as variables and flags have it, in a field. A relative path starts at dir.
+// set stores a value in the form of the environment and of flags in the key's field of a struct. A
+// relative path starts at dir.
 func (k key) set(of reflect.Value, dir, value string) error {
 	field := of.FieldByIndex(k.index)
 	if value = strings.TrimSpace(value); notUTF8(value) {

@@ -47,8 +47,9 @@ func (k Keys) hardware() string {
 	return ""
 }
 
-// store makes keys as the setting says, and opens those of every kind: an identity may be older than
-// the setting, whose fault the error is. A PIN that a token rejects is noted in dir.
+// store makes keys as the setting says, and opens those of every kind: an identity may be older
+// than the setting. A PIN that a token rejects is noted in dir. The error is what is wrong with a
+// setting of hardware keys.
 func (k Keys) store(dir string) (identity.KeyStore, error) {
 	s := keyStore{makes: identity.SoftwareKeys{}, tpm: &tpm.Keys{}, dir: dir}
 	switch k.hardware() {

@@ -139,7 +139,8 @@ func checkSerialNumber(serial string) error {
 	return nil
 }
 
-// onlySerialNumber returns the serial number of this device's one identity, "" for none or several.
+// onlySerialNumber returns the serial number of the one identity that this device has, "" if there
+// is none or there are several.
 func (c *Config) onlySerialNumber() (serial string) {
 	own := c.Identity()
 	folder := own.Folder()

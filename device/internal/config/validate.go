@@ -14,10 +14,13 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-const (
-	maxSerialLength = 64 // in characters, so that a thing name has room for a prefix
-	maxShadows      = 6  // of six filters each; AWS IoT allows a connection 50, and others need some
-)
+// maxSerialLength is the longest serial number, in characters, so that a thing name has room for a
+// prefix.
+const maxSerialLength = 64
+
+// maxShadows leaves filters of a connection, of which AWS IoT allows 50, to others: a shadow takes
+// six.
+const maxShadows = 6
 
 const (
 	askForEndpoint            = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`
@@ -167,7 +170,8 @@ func fitsDNS(name string) bool {
 }
 
 // isPlaceholder recognizes xxxx-ats.iot.REGION.amazonaws.com, your-endpoint-ats… and the like. Real
-// ones are in lower case, no account's prefix is a row of x or has a hyphen; x.example.com may exist.
+// endpoints are in lower case, and no account's prefix is a row of x or has a hyphen; a custom
+// domain may be x.example.com.
 func isPlaceholder(endpoint string) bool {
 	labels := strings.Split(endpoint, ".")
 	prefix := strings.TrimSuffix(strings.ToLower(labels[0]), "-ats")

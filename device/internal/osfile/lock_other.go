@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Lock locks a file by keeping it open: Windows removes none that is, so who can may make it again.
+// Lock locks a file by keeping it open: on Windows such a file cannot be removed, so a process that
+// can remove it may make it again.
 func Lock(path string, _ bool) (Unlock, error) {
 	for deadline := time.Now().Add(lookTime); ; time.Sleep(5 * time.Millisecond) {
 		err := os.Remove(path)

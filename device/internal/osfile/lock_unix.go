@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// Lock locks a file, created with mode 0600 if it is missing, and writes the process id into it. It
-// waits 100 ms at most. If readOnly is set, a disk that cannot be written will do for a file there.
+// Lock locks a file, which it creates with mode 0600 if it is missing, and writes the process id
+// into it. It waits 100 ms at most. On a disk that cannot be written it locks a file that exists,
+// if readOnly is set.
 func Lock(path string, readOnly bool) (Unlock, error) {
 	for deadline := time.Now().Add(lookTime); ; {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -33,7 +34,8 @@ func Lock(path string, readOnly bool) (Unlock, error) {
 			time.Sleep(5 * time.Millisecond)
 			continue
 		}
-		// The last holder may have removed it after we opened it: nobody else would find this file.
+		// The last holder may have removed the file after we opened it; then the lock is on a file
+		// that nobody else will find.
 		ours, err1 := f.Stat()
 		theirs, err2 := os.Stat(path)
 		if err1 != nil || err2 != nil || !os.SameFile(ours, theirs) {

@@ -131,11 +131,13 @@ func SyncDir(dir string) error {
 	return err
 }
 
-// ErrLocked is returned by [Lock] while another process, or another caller, has the lock.
+// ErrLocked is returned by [Lock] while another process, or another caller of this one, has the
+// lock.
 var ErrLocked = errors.New("the file is locked")
 
 // lookTime is how long Lock waits: for others that only look whether a file is locked.
 const lookTime = 100 * time.Millisecond
 
-// An Unlock ends a lock, as does any end of the process, and removes its file or leaves it.
+// An Unlock ends a lock, and removes its file or leaves it. The lock ends with the process, too,
+// however that ends.
 type Unlock func(remove bool) error

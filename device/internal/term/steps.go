@@ -27,7 +27,8 @@ func NewSteps(s Streams) *Steps {
 	return &Steps{w: s.Err, inPlace: s.Terminal, color: s.Color}
 }
 
-// Begin shows that a step begins, or that it waits to be tried again: a terminal keeps none of that.
+// Begin shows that a step begins or, where it waits, that the steps wait before they try again; on
+// a terminal nothing is left of that.
 func (s *Steps) Begin(step string, waiting bool) {
 	if s == nil {
 		return
@@ -110,7 +111,8 @@ func (s *Steps) rewrite(line string) {
 	s.open = false
 }
 
-// An unfinished line is cut to the terminal's: a second one would not be erased with it.
+// Of an unfinished line, only as much is shown as fits into the terminal's: a second one would not
+// be erased with it.
 const (
 	noWrap    = "\x1b[?7l"
 	wrap      = "\x1b[?7h"

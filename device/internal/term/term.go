@@ -27,7 +27,8 @@ type Streams struct {
 	Color    bool     // Err may be colored, as a terminal without NO_COLOR
 }
 
-// New returns streams. Where the locale is not UTF-8, the symbols of this program become ASCII.
+// New returns streams over in, out and errw. Where the locale is not UTF-8, the symbols of this
+// program become ASCII.
 func New(in io.Reader, out, errw io.Writer, environ []string) Streams {
 	s := Streams{In: in, Out: out, Err: errw, Environ: environ}
 	s.Terminal = IsTerminal(errw) && s.Getenv("TERM") != "dumb"
@@ -57,7 +58,8 @@ func (a ascii) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Getenv returns the value of an environment variable, of several the last, as in a child process.
+// Getenv returns the value of an environment variable, the last one if it is there several times,
+// as in a child process.
 func (s Streams) Getenv(name string) string {
 	for _, variable := range slices.Backward(s.Environ) {
 		if value, ok := strings.CutPrefix(variable, name+"="); ok {
@@ -85,10 +87,12 @@ func Clean(text string) string {
 // Width is that of a terminal that nobody has made larger.
 const Width = 80
 
-// word is what Fold does not break; text in double quotes is one, so that a command can be copied.
+// word is what Fold does not break: what stands in double quotes is one, so that a command can be
+// copied.
 var word = regexp.MustCompile(`("[^"]*"|\S)+`)
 
-// Fold writes text in lines from column, the first of which has begun, to Width if words allow it.
+// Fold writes text in lines of Width columns at most, where its words allow that. They begin at a
+// column; the first one has begun.
 func Fold(b *strings.Builder, text string, column int) {
 	at := column
 	for i, word := range word.FindAllString(text, -1) {

@@ -281,7 +281,8 @@ func (d *device) askAgent(ctx context.Context, rotate bool) (*provision.Result, 
 }
 
 // lockConnection reserves the device's connection where an agent has been at work. The error wraps
-// [agent.ErrRunning] and names who has it; a disk without locks, or read-only, gives none.
+// [agent.ErrRunning] and names who has it; on a disk without locks or that cannot be written there
+// is none.
 func lockConnection(c *config.Config) (release func() error, held error) {
 	if _, err := os.Stat(agentDir(c)); err == nil {
 		if release, err = agent.Lock(agentDir(c)); err == nil {

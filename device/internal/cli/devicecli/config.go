@@ -130,7 +130,8 @@ func export(ctx context.Context, console *cli.Console, o exportOptions, format s
 	return writeNew(o.output, []byte(text), 0o644)
 }
 
-// rootsFile returns a file with the server's roots, which it writes if they are this program's.
+// rootsFile returns a file with the server's roots, which it writes if they are those of this
+// program.
 func (d *device) rootsFile() (string, error) {
 	if d.files.RootsFrom == d.config.Bootstrap.CACertificatePath {
 		return d.files.RootsFrom, nil

@@ -55,7 +55,8 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 	var id *identity.Identity
 	if store != nil {
 		status := store.Status()
-		// It is not needed to verify an identity, nor once a thing is registered for a new one.
+		// It is not needed to verify an identity, nor once a thing is registered for the one that
+		// is wanted.
 		verify, registered := status.State != identity.Absent && !reprovision, status.Pending != nil && status.Pending.Stage >= identity.Registered
 		claim = !provisioned && !verify && !registered
 		if id = status.Identity; id != nil {

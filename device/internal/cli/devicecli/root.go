@@ -1,5 +1,6 @@
-// Package devicecli holds the commands of iot_device. Each reads its flags, calls the package that
-// does the work, and prints its result. Package doctor knows what an error means for the user.
+// Package devicecli holds the commands of iot_device. Each command reads its flags, calls the
+// package that does the work, and prints its result. What an error means for the user is in package
+// doctor's table of causes.
 package devicecli
 
 import (

@@ -197,7 +197,8 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	}
 }
 
-// reload reads the configuration again. It returns nil where that is broken or the same.
+// reload reads the configuration again. It returns nil where that is broken, and where it is the
+// same.
 func (d *device) reload(ctx context.Context, console *cli.Console, s config.Sources) *device {
 	console.Notify(daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
 	next, err := open(ctx, console, s, false, false)
@@ -225,7 +226,8 @@ func (next *device) needsConnection(d *device) bool {
 		c.Agent.Socket != present.Agent.Socket || !slices.Equal(c.Agent.Shadows, present.Agent.Shadows) || !next.files.Roots.Equal(d.files.Roots)
 }
 
-// showStatus returns what the agent calls with its status. It calls ready once that serves programs.
+// showStatus returns what the agent calls with its status. It calls ready when the agent answers
+// programs.
 func (d *device) showStatus(ctx context.Context, console *cli.Console, ready func()) func(text string, connected bool) {
 	begun, verified := false, false
 	return func(text string, connected bool) {
