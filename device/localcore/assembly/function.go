@@ -36,13 +36,13 @@ func (r *resolver) functionOf(at place, arn string) *Function {
 }
 
 // invoked returns the functions of this stack that a rule invokes.
-func (r *resolver) invoked(rule string, p payload) (functions []*Function) {
+func (r *resolver) invoked(rule string, payload json.RawMessage) (functions []*Function) {
 	type action struct{ Lambda struct{ FunctionArn string } }
 	var actions struct {
 		Actions     []action
 		ErrorAction action
 	}
-	if err := json.Unmarshal(p, &actions); err != nil {
+	if err := json.Unmarshal(payload, &actions); err != nil {
 		r.fail(place(rule), "%w", err)
 	}
 	for _, a := range append(actions.Actions, actions.ErrorAction) {

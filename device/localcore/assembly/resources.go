@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"strings"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -77,43 +76,13 @@ type (
 		TargetARN      string    `json:"TargetArn"`
 		Function       *Function `json:"-"` // that the ARN stands for
 	}
-	// A TopicRule is a topic rule. Payload has the members that CreateTopicRule takes, by its
-	// names.
+	// A TopicRule is a topic rule. Payload has the members that CreateTopicRule takes, in
+	// CloudFormation's letter case, which encoding/json passes over.
 	TopicRule struct {
-		Name    string  `json:"RuleName"`
-		Payload payload `json:"TopicRulePayload"`
+		Name    string          `json:"RuleName"`
+		Payload json.RawMessage `json:"TopicRulePayload"`
 	}
 )
-
-// A payload is JSON whose members begin with small letters, as those of AWS's APIs do, not with
-// capital letters as CloudFormation's.
-type payload json.RawMessage
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (p *payload) UnmarshalJSON(data []byte) (err error) {
-	var v any
-	if err := json.Unmarshal(data, &v); err != nil {
-		return err
-	}
-	*p, err = json.Marshal(uncapitalize(v))
-	return err
-}
-
-func uncapitalize(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		out := map[string]any{}
-		for name, member := range v {
-			out[strings.ToLower(name[:min(1, len(name))])+name[min(1, len(name)):]] = uncapitalize(member)
-		}
-		return out
-	case []any:
-		for i := range v {
-			v[i] = uncapitalize(v[i])
-		}
-	}
-	return v
-}
 
 // Resolve returns the stack's resources as they would be in that environment. It is an error with
 // its place when one is not known without AWS, or has a property that is not known here: it might
