@@ -71,15 +71,13 @@ const (
 // A Node is one JSON value.
 type Node struct {
 	Kind Kind
+	Path string // leads to the value, as that of [Error]
 	// Start and End are the offsets of its first byte and behind its last one.
 	Start, End int
 	Text       string  // the value of a string, or the number or boolean as it is written
 	Items      []*Node // those of an array or the values of an object's members
 	Key        string  // the name, in a parent that is an object
 	KeyStart   int     // its offset
-
-	parent *Node
-	index  int // in a parent that is an array
 }
 
 // Get returns the member of an object, or nil.
@@ -95,19 +93,6 @@ func (n *Node) Get(key string) *Node {
 }
 
 var plainKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// Path returns the JSON path of the value.
-func (n *Node) Path() string {
-	switch {
-	case n.parent == nil:
-		return "$"
-	case n.parent.Kind == Array:
-		return fmt.Sprintf("%s[%d]", n.parent.Path(), n.index)
-	case plainKey.MatchString(n.Key):
-		return n.parent.Path() + "." + n.Key
-	}
-	return n.parent.Path() + "[" + strconv.Quote(n.Key) + "]"
-}
 
 type reader struct {
 	text     []byte
@@ -132,7 +117,7 @@ func Parse(text []byte, maxDepth int) (*Node, []*Error) {
 	}
 	r := &reader{text: text, decoder: json.NewDecoder(bytes.NewReader(text)), maxDepth: maxDepth}
 	r.decoder.UseNumber()
-	root := r.read(&Node{}, 0)
+	root := r.read(&Node{Path: "$"}, 0)
 	if len(r.faults) > 0 {
 		return nil, r.faults
 	}
@@ -140,10 +125,10 @@ func Parse(text []byte, maxDepth int) (*Node, []*Error) {
 }
 
 func (r *reader) fail(n *Node, offset int, reason string) {
-	r.faults = append(r.faults, ErrorAt(r.text, offset, n.Path(), reason))
+	r.faults = append(r.faults, ErrorAt(r.text, offset, n.Path, reason))
 }
 
-// read fills n, whose place in its parent is set, from the next value. The text is valid, so that
+// read fills n, whose path and key are set, from the next value. The text is valid, so that
 // no call of the decoder fails.
 func (r *reader) read(n *Node, depth int) *Node {
 	n.Start = r.next()
@@ -176,11 +161,14 @@ func (r *reader) readItems(n *Node, depth int) {
 	}
 	seen := make(map[string]bool)
 	for i := 0; r.decoder.More(); i++ {
-		item := &Node{parent: n, index: i}
+		item := &Node{Path: fmt.Sprintf("%s[%d]", n.Path, i)}
 		if n.Kind == Object {
 			item.KeyStart = r.next()
 			key, _ := r.decoder.Token()
 			item.Key, _ = key.(string)
+			if item.Path = n.Path + "." + item.Key; !plainKey.MatchString(item.Key) {
+				item.Path = n.Path + "[" + strconv.Quote(item.Key) + "]"
+			}
 			if seen[item.Key] {
 				r.fail(item, item.KeyStart, "this key was given before")
 			}

@@ -85,10 +85,10 @@ func FuzzParse(f *testing.F) {
 			decoder.UseNumber()
 			var want any
 			if err := decoder.Decode(&want); err != nil {
-				t.Fatalf("%s: %v", n.Path(), err)
+				t.Fatalf("%s: %v", n.Path, err)
 			}
 			if diff := cmp.Diff(want, plain(n)); diff != "" {
-				t.Fatalf("%s: %s", n.Path(), diff)
+				t.Fatalf("%s: %s", n.Path, diff)
 			}
 			for _, item := range n.Items {
 				check(item)

@@ -47,7 +47,7 @@ type parser struct {
 
 func (p *parser) fail(n *jsontree.Node, format string, args ...any) {
 	if p.err == nil {
-		p.err = jsontree.ErrorAt(p.doc, n.Start, n.Path(), fmt.Sprintf(format, args...))
+		p.err = jsontree.ErrorAt(p.doc, n.Start, n.Path, fmt.Sprintf(format, args...))
 	}
 }
 

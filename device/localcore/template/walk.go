@@ -32,13 +32,13 @@ type walk struct {
 
 // fail reports a fault of the text.
 func (w *walk) fail(n *jsontree.Node, format string, args ...any) {
-	w.faults = append(w.faults, jsontree.ErrorAt(w.body, n.Start, n.Path(), fmt.Sprintf(format, args...)))
+	w.faults = append(w.faults, jsontree.ErrorAt(w.body, n.Start, n.Path, fmt.Sprintf(format, args...)))
 	w.value = nil
 }
 
 // failKey reports a fault of the key that n is the value of.
 func (w *walk) failKey(n *jsontree.Node, format string, args ...any) {
-	w.faults = append(w.faults, jsontree.ErrorAt(w.body, n.KeyStart, n.Path(), fmt.Sprintf(format, args...)))
+	w.faults = append(w.faults, jsontree.ErrorAt(w.body, n.KeyStart, n.Path, fmt.Sprintf(format, args...)))
 	w.value = nil
 }
 
