@@ -32,11 +32,7 @@ type Stack struct {
 	assets   map[string]asset // by object key
 }
 
-// A manifest is the part of manifest.json that says what is where.
-type manifest struct {
-	Artifacts map[string]artifact
-}
-
+// An artifact is an entry of manifest.json.
 type artifact struct {
 	Type         string
 	Environment  string // aws://ACCOUNT/REGION
@@ -82,11 +78,11 @@ func Open(dir, name string) (*Stack, error) {
 // open reads the stack from fsys, whose path is dir.
 func open(fsys fs.FS, dir, name string) (*Stack, error) {
 	const manifestFile = "manifest.json"
-	var m manifest
+	var m struct{ Artifacts map[string]artifact }
 	if err := readJSON(fsys, dir, manifestFile, &m); err != nil {
 		return nil, err
 	}
-	id, err := m.choose(name)
+	id, err := choose(m.Artifacts, name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, manifestFile), err)
 	}
@@ -127,10 +123,10 @@ func open(fsys fs.FS, dir, name string) (*Stack, error) {
 
 // choose returns the id of the stack's artifact, which name may be too: stacks of several Regions
 // have one name.
-func (m manifest) choose(name string) (string, error) {
+func choose(artifacts map[string]artifact, name string) (string, error) {
 	var chosen, all []string
-	for _, id := range slices.Sorted(maps.Keys(m.Artifacts)) {
-		a := m.Artifacts[id]
+	for _, id := range slices.Sorted(maps.Keys(artifacts)) {
+		a := artifacts[id]
 		if a.Type != "aws:cloudformation:stack" {
 			continue
 		}

@@ -1,6 +1,7 @@
 package assembly
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -68,12 +69,9 @@ func (r *resolver) function(id, arn string) *Function {
 	if !strings.HasPrefix(p.Runtime, "provided.") {
 		r.fail(at.field("Runtime"), "the runtime is %q; only executables run here, whose runtime is one like provided.al2023", p.Runtime)
 	}
-	f := &Function{LogicalID: id, ARN: arn, Path: r.executable(at.field("Code"), properties["Code"]), Architecture: "x86_64", Timeout: 3 * time.Second} // Lambda's own defaults
-	if len(p.Architectures) > 0 {
-		f.Architecture = p.Architectures[0]
-	}
-	if p.Timeout > 0 {
-		f.Timeout = time.Duration(p.Timeout) * time.Second
+	f := &Function{
+		LogicalID: id, ARN: arn, Path: r.executable(at.field("Code"), properties["Code"]), // and with Lambda's own defaults:
+		Architecture: append(p.Architectures, "x86_64")[0], Timeout: time.Duration(cmp.Or(p.Timeout, 3)) * time.Second,
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Environment.Variables)) {
 		f.Environment = append(f.Environment, name+"="+p.Environment.Variables[name])

@@ -104,12 +104,10 @@ type reader struct {
 // Parse reads a text whose arrays and objects are nested at most maxDepth deep. The faults are
 // those of encoding, syntax and nesting, and keys that come twice; the tree is nil if there is one.
 func Parse(text []byte, maxDepth int) (*Node, []*Error) {
-	if !utf8.Valid(text) {
-		valid := 0
-		for r, size := utf8.DecodeRune(text); r != utf8.RuneError || size != 1; r, size = utf8.DecodeRune(text[valid:]) {
-			valid += size
+	for i, char := range string(text) {
+		if char == utf8.RuneError && !bytes.HasPrefix(text[i:], []byte(string(char))) {
+			return nil, []*Error{ErrorAt(text, i, "$", "not UTF-8")}
 		}
-		return nil, []*Error{ErrorAt(text, valid, "$", "not UTF-8")}
 	}
 	var whole json.RawMessage
 	if e := SyntaxError(text, json.Unmarshal(text, &whole)); e != nil {

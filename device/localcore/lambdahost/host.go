@@ -1,13 +1,11 @@
 // Package lambdahost runs a Lambda function's own binary, the `bootstrap` of an OS-only runtime, on
 // this machine: it speaks the Lambda Runtime API to it over a loopback port, as the Lambda service
-// does. The function sees no difference, so the hook that is tested here is the hook that is
-// deployed.
+// does, so that the hook that is tested here is the hook that is deployed.
 //
 // It is not a sandbox: the function runs as the user who started it, with no limit of memory. Its
 // environment is Lambda's, not the caller's, so that credentials of the shell do not reach it; its
 // calls of AWS services go to [Config.Endpoint] or fail. Other users and web pages cannot answer in
-// its place: the Runtime API listens on the loopback address, under a random path that only the
-// function is given, and rejects what a browser sends.
+// its place: the Runtime API has a random path that only the function is given, and rejects browsers.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 package lambdahost

@@ -1,13 +1,10 @@
-// Package policy evaluates AWS IoT Core policies and explains the answer.
-//
-// It parses a policy document into a compiled form, decides whether a set of documents allows one
-// action on one resource, and says in one line which statement decided, or how the nearest
-// statement differs. It has no MQTT and no registry: the caller gathers the policies that apply and
-// describes the session.
+// Package policy evaluates AWS IoT Core policies and explains the answer: whether a set of documents
+// allows an action on a resource, which statement decided, or how the nearest one differs. It has no
+// MQTT and no registry: the caller gathers the policies that apply and describes the session.
 //
 // AWS IoT says that its policies follow the conventions of IAM policies. Where its own pages are
-// silent, the grammar and the condition operators of IAM hold here too. Identity-based IAM
-// policies, with their principals and service-wide condition keys, are not this package's business.
+// silent, the grammar and the condition operators of IAM hold here too, but not what its
+// identity-based policies have: principals and service-wide condition keys.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-policies.html
 package policy
