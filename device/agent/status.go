@@ -94,6 +94,7 @@ func (a *agent) metrics() []byte {
 	lines := map[string]string{} // by head: services may have one name of a metric
 	metric := func(name, kind, help string, samples ...any) {
 		head := fmt.Sprintf("# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
+		lines[head] += "" // it is served without samples, too
 		for i := 0; i < len(samples); i += 2 {
 			labels, counts := samples[i].(string), samples[i+1]
 			if counts, several := counts.(map[string]uint64); several {
