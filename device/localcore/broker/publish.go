@@ -45,41 +45,31 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	c.record(event.Published, pk.TopicName)
 
 	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader, &pk.Properties, &c.principal)
-	// Each message is dealt with before the next one is read, so that no client has more than one
-	// unacknowledged here, where AWS allows 100.
-	acknowledge := func() error {
-		if m.QoS == 0 {
-			return nil
-		}
-		c.queued = true
-		return c.queueBytes([]byte{packets.Puback << 4, 2, byte(pk.PacketID >> 8), byte(pk.PacketID)})
-	}
-	if !strings.HasPrefix(m.Topic, "$aws/") {
-		b.stamp(m)
-		routed, err := b.route(m, c.routed)
-		if c.routed, c.published = routed, c.published+1; err != nil {
-			return b.rejectPublish(c, pk, packets.ErrQuotaExceeded, reasonServerInitiated, err.Error())
-		}
-		return acknowledge()
-	}
-	if err := acknowledge(); err != nil { // first: the answer of a service may take long
-		return err
-	}
 	var handler Handler
 	direct := strings.HasPrefix(m.Topic, basicIngest) // to rules, never to subscribers
-	if b.config.Reserved != nil && !direct {
+	reserved := strings.HasPrefix(m.Topic, "$aws/")
+	if reserved && !direct && b.config.Reserved != nil {
 		handler, direct = b.config.Reserved(m.Topic)
 	}
 	b.stamp(m)
 	if !direct {
-		c.routed, _ = b.route(m, c.routed) // none is retained
-		c.published++
+		routed, err := b.route(m, c.routed)
+		if c.routed, c.published = routed, c.published+1; err != nil {
+			return b.rejectPublish(c, pk, packets.ErrQuotaExceeded, reasonServerInitiated, err.Error())
+		}
 	}
-	switch {
-	case handler != nil:
+	// Before the reply of a handler. Each message is dealt with before the next one is read, so that
+	// no client has more than one unacknowledged here, where AWS allows 100.
+	if m.QoS > 0 {
+		c.queued = true
+		if err := c.queueBytes([]byte{packets.Puback << 4, 2, byte(pk.PacketID >> 8), byte(pk.PacketID)}); err != nil {
+			return err
+		}
+	}
+	if handler != nil {
 		m.Early = c.delayed.Load() > 0
 		b.handOver(c, m.Topic, func() { handler(ctx, c, m) })
-	case !direct || b.config.Observe == nil:
+	} else if reserved && (!direct || b.config.Observe == nil) {
 		b.warnSilent(m)
 	}
 	return nil

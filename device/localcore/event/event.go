@@ -82,13 +82,17 @@ type History struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	events []Event       // a ring: number n is at n modulo maxHistory; under mu
-	end    int           // number of the next event, under mu
-	grown  chan struct{} // closed when an event is added; nil without one who waits; under mu
+	grown  sync.Cond // of mu: an event was added, or the context of one who waits has ended
+	events []Event   // a ring: number n is at n modulo maxHistory; under mu
+	end    int       // number of the next event, under mu
 }
 
 // NewHistory returns an empty history that logs to log and reads the time from now.
-func NewHistory(log *slog.Logger, now func() time.Time) *History { return &History{log: log, now: now} }
+func NewHistory(log *slog.Logger, now func() time.Time) *History {
+	h := &History{log: log, now: now}
+	h.grown.L = &h.mu
+	return h
+}
 
 // Record logs the event, in one line, and hands it to those who wait.
 func (h *History) Record(e Event) {
@@ -112,34 +116,27 @@ func (h *History) Record(e Event) {
 		h.events[h.end%maxHistory] = e
 	}
 	h.end++
-	if h.grown != nil {
-		close(h.grown)
-		h.grown = nil
-	}
+	h.grown.Broadcast()
 }
 
 // Next returns the event with this number or the first later one that is still kept, and its
 // number. It waits for it until ctx ends.
 func (h *History) Next(ctx context.Context, number int) (Event, int, error) {
-	for {
+	defer context.AfterFunc(ctx, func() {
 		h.mu.Lock()
-		number = max(number, h.end-maxHistory)
-		if number < h.end {
-			e := h.events[number%maxHistory]
-			h.mu.Unlock()
-			return e, number, nil
-		}
-		if h.grown == nil {
-			h.grown = make(chan struct{})
-		}
-		grown := h.grown
-		h.mu.Unlock()
-		select {
-		case <-grown:
-		case <-ctx.Done():
+		defer h.mu.Unlock()
+		h.grown.Broadcast()
+	})()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for h.end <= number {
+		if ctx.Err() != nil {
 			return Event{}, number, ctx.Err()
 		}
+		h.grown.Wait()
 	}
+	number = max(number, h.end-maxHistory)
+	return h.events[number%maxHistory], number, nil
 }
 
 // End returns the number that the next event will have.
