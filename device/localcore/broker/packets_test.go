@@ -228,7 +228,7 @@ func TestPropertiesOfAMessageReachItsSubscribers(t *testing.T) {
 		p.subscribe(0, "t")
 		b.Publish(&Message{
 			Topic: "t", UTF8: true, ContentType: "text/plain", ResponseTopic: "r", CorrelationData: []byte("c"),
-			UserProperties: []UserProperty{{"k", "v"}, {"k", "w"}}, Expiry: 10 * time.Second,
+			UserProperties: []UserProperty{{Key: "k", Val: "v"}, {Key: "k", Val: "w"}}, Expiry: 10 * time.Second,
 		})
 		got := p.receive(packets.Publish).Properties
 		if len(got.User) != 2 || got.User[1].Val != "w" || got.PayloadFormat != 1 || got.ContentType != "text/plain" ||

@@ -127,7 +127,7 @@ func TestPublishCarriesItsProperties(t *testing.T) {
 	want := []*broker.Message{{
 		Topic: "a/b c//$d", Payload: []byte{0, 1, 2}, QoS: 1, Retain: true,
 		ContentType: "text/plain", ResponseTopic: "answer/here", Expiry: time.Minute,
-		CorrelationData: []byte("id"), UTF8: true, UserProperties: []broker.UserProperty{{Key: "k", Value: "v"}, {Key: "k", Value: "w"}},
+		CorrelationData: []byte("id"), UTF8: true, UserProperties: []broker.UserProperty{{Key: "k", Val: "v"}, {Key: "k", Val: "w"}},
 	}}
 	if diff := cmp.Diff(want, e.core.published); diff != "" {
 		t.Error(diff)

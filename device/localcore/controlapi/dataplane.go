@@ -71,7 +71,7 @@ func userProperties(h http.Header) ([]broker.UserProperty, error) {
 			return nil, invalid("a user property has %d members, it must have one", len(o))
 		}
 		for key, value := range o {
-			out = append(out, broker.UserProperty{Key: key, Value: value})
+			out = append(out, broker.UserProperty{Key: key, Val: value})
 		}
 	}
 	return out, nil
@@ -87,7 +87,7 @@ func (a *api) retainedMessage(topic string) (object, error) {
 		return out, nil
 	}
 	properties, err := json.Marshal(convert(m.UserProperties, func(p broker.UserProperty) map[string]string {
-		return map[string]string{p.Key: p.Value}
+		return map[string]string{p.Key: p.Val}
 	}))
 	return out.with(object{"userProperties": properties}), err
 }
