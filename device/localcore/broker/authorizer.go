@@ -7,8 +7,9 @@ import (
 
 // An Authorizer knows which certificates may connect, and what the policies of a client allow.
 type Authorizer interface {
-	// VerifyCertificate returns why the principal's certificate cannot connect now. In the handshake
-	// presented are the certificates with it, and there is no client id; at CONNECT presented is nil.
+	// VerifyCertificate returns an error that says why a client with the principal's certificate
+	// cannot connect now. During the handshake presented are the certificates that came with it,
+	// and the principal has no client id yet; at CONNECT presented is nil.
 	VerifyCertificate(p Principal, presented []*x509.Certificate) error
 	// NewSession returns what policies say of one connection.
 	NewSession(Principal) AuthSession
@@ -29,10 +30,11 @@ type Principal struct {
 // An AuthSession evaluates the policies that hold for one connection at the moment of each call. It
 // is safe for concurrent use.
 type AuthSession interface {
-	// Authorize reports whether the request is allowed, or why not and what would allow it.
+	// Authorize reports whether the request is allowed and, if it is not, which statement decided
+	// and what would allow it.
 	Authorize(AuthRequest) (allowed bool, reason string)
-	// Thing returns the thing that policies see, if any, and whether the certificate is attached to it
-	// exclusively.
+	// Thing returns the name of the thing that policies see, empty without one, and whether the
+	// certificate is attached to it exclusively.
 	Thing() (name string, exclusive bool)
 }
 

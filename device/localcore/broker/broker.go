@@ -86,7 +86,8 @@ type Broker struct {
 	past     map[string]ConnectionState // of clients that disconnected lately, by client id, under mu
 }
 
-// New returns a broker with what Config.State keeps. Listen and Serve accept connections.
+// New returns a broker with the sessions and retained messages of an earlier run. Use Listen and
+// Serve to accept connections.
 func New(c Config) (*Broker, error) {
 	b := &Broker{
 		config:        c,
@@ -113,7 +114,8 @@ func New(c Config) (*Broker, error) {
 	return nil, fmt.Errorf("opening the broker's state %s: %w", c.State, err)
 }
 
-// Serve begins to accept connections on the ports of Listen, until Close; ctx may end earlier.
+// Serve begins to accept connections on all ports that Listen opened. Close ends it, the end of ctx
+// does not.
 func (b *Broker) Serve(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
@@ -122,7 +124,8 @@ func (b *Broker) Serve(ctx context.Context) {
 	}
 }
 
-// Close, called once, ends every connection and returns when the last goroutine has ended.
+// Close ends every connection and returns when the last goroutine has ended. Close must be called
+// once.
 func (b *Broker) Close() error {
 	for _, l := range b.listeners {
 		l.tcp.Close()
@@ -176,7 +179,8 @@ func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (fo
 	return true
 }
 
-// DisconnectCertificate ends every connection of a certificate that may not connect any more.
+// DisconnectCertificate ends every connection that uses a certificate, for it may not connect any
+// more.
 func (b *Broker) DisconnectCertificate(id string) {
 	for _, c := range b.connections() {
 		if c.principal.CertificateID == id {
@@ -186,7 +190,8 @@ func (b *Broker) DisconnectCertificate(id string) {
 	}
 }
 
-// Sweep, called every few seconds, sends overdue messages again and ends what has expired.
+// Sweep sends overdue messages again, and ends the sessions and retained messages whose time is
+// over. Call it every few seconds.
 func (b *Broker) Sweep() {
 	now := b.config.Now()
 	for _, m := range b.AllRetained() {

@@ -109,7 +109,8 @@ func (b *Broker) reject(c *Conn, a event.Action, topic, reason string) {
 	b.config.Record(e)
 }
 
-// Close ends the connection as AWS does when it needs the server, after what was queued.
+// Close ends the connection as AWS does when it needs the server, after what was queued for the
+// client, such as a PUBACK.
 func (c *Conn) Close() {
 	c.end(reasonServerInitiated, packets.ErrServerShuttingDown)
 }
@@ -163,7 +164,8 @@ var encoders = map[byte]func(*packets.Packet, *bytes.Buffer) error{
 	packets.Disconnect: (*packets.Packet).DisconnectEncode,
 }
 
-// send returns when what was queued and then the packet, unless it is nil, have been written.
+// send writes a packet unless it is nil, and those that were queued before it, and returns when
+// they have been written.
 func (c *Conn) send(pk *packets.Packet) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
@@ -200,8 +202,8 @@ func (c *Conn) queueBytes(parts ...[]byte) error {
 	return c.writeErr
 }
 
-// flush writes what was queued, unless another goroutine is writing: that one takes it along, and
-// flush waits only for a client that reads nothing.
+// flush writes what was queued, unless another goroutine is writing: that one takes it along. It
+// then waits only for a client that reads nothing.
 func (c *Conn) flush() error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()

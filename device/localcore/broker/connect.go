@@ -13,7 +13,8 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// connect reads and authorizes CONNECT, takes the client id over, and answers CONNACK.
+// connect reads and authorizes CONNECT, makes the connection the one of its client id, and answers
+// CONNACK.
 func (b *Broker) connect(c *Conn) error {
 	pk, err := b.readConnect(c)
 	if err != nil {

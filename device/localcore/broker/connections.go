@@ -76,8 +76,8 @@ func (b *Broker) ConnectionState(clientID string) (state ConnectionState, ok boo
 	return ConnectionState{}, b.sessions[clientID] != nil
 }
 
-// Subscriptions returns the QoS of each filter of a client, also one that is away; ok false without
-// a session.
+// Subscriptions returns the QoS of each filter that a client subscribed to, ok false for a client
+// without a session. One that is away may have one.
 func (b *Broker) Subscriptions(clientID string) (qos map[string]byte, ok bool) {
 	s := b.session(clientID)
 	if s == nil {

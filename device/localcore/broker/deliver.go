@@ -86,8 +86,9 @@ func (b *Broker) route(m *Message, routed []*session) (_ []*session, err error) 
 	return routed, err
 }
 
-// finishBatch follows what was read together: it starts the delivery of what was published, writes
-// what was queued for the client, such as PUBACKs, and slows it down if it publishes too fast.
+// finishBatch follows what was read together: it starts the delivery of what the client published,
+// writes what was queued for the client, such as PUBACKs, and slows a client down that publishes
+// too fast.
 func (c *Conn) finishBatch() error {
 	for _, s := range c.routed {
 		c.broker.startDelivery(s)
@@ -177,7 +178,8 @@ func (c *Conn) Reply(topic string, payload []byte) error {
 }
 
 // SendDirect sends a message to one client, subscribed or not. With confirm it has QoS 1, and
-// SendDirect awaits PUBACK, or returns ErrNotAcknowledged at the end of ctx.
+// SendDirect returns when the client has acknowledged it, or with ErrNotAcknowledged at the end of
+// ctx.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/direct-messaging.html
 func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, confirm bool) error {
@@ -248,7 +250,8 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 	return nil
 }
 
-// startDelivery starts a goroutine that sends what waits, unless one does. An idle client has none.
+// startDelivery starts a goroutine that sends what waits, unless one is at it. An idle connection
+// has none.
 func (b *Broker) startDelivery(s *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -331,7 +334,8 @@ func (s *session) sendable() bool {
 	return c != nil && c.established.Load() && len(s.waiting) > 0 && (len(s.unacked) < s.limit || s.waitingQoS0 > 0)
 }
 
-// next returns the message to send now and its connection; without a message, delivery is over.
+// next returns the message to send now and the connection for it. When there is nothing to send,
+// delivery is over.
 func (s *session) next(now time.Time) (*delivery, *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -370,7 +374,8 @@ func (s *session) next(now time.Time) (*delivery, *Conn) {
 	return d, c
 }
 
-// retry sends messages again whose PUBACK is overdue, and gives up those that AWS gives up.
+// retry sends messages again whose PUBACK is overdue, and gives up those that AWS would not send
+// any more.
 func (b *Broker) retry(s *session, now time.Time) {
 	s.mu.Lock()
 	c := s.conn.Load()
@@ -394,7 +399,8 @@ func (b *Broker) retry(s *session, now time.Time) {
 	b.startDelivery(s)
 }
 
-// discard gives up a message that next returned, and records the reason if there is one.
+// discard gives up a message that next returned, and says why if there is a reason that the
+// emulator's user should know.
 func (b *Broker) discard(c *Conn, d *delivery, reason string) {
 	if reason != "" {
 		b.reject(c, event.Receive, d.message.Topic, reason)

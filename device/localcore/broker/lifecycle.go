@@ -24,7 +24,8 @@ type lifecycleEvent struct {
 	VersionNumber             int      `json:"versionNumber"`
 }
 
-// lifecycle publishes to $aws/events/GROUP/TYPE/CLIENTID; client ids with wildcards have no events.
+// lifecycle publishes an event under $aws/events/GROUP/TYPE/CLIENTID. Client ids with wildcards
+// have no events.
 func (b *Broker) lifecycle(c *Conn, group string, e lifecycleEvent) {
 	if strings.ContainsAny(c.principal.ClientID, "+#") {
 		return

@@ -35,11 +35,17 @@ const (
 	propertyByteLimit      = 8 << 10          // correlation data; user properties in sum
 	maxContentType         = 256
 
-	retryWindow   = time.Hour         // for which a message of QoS 1 is sent again on one connection
-	retryWindow5  = 960 * time.Second // the same with MQTT 5
-	retryInterval = 30 * time.Second  // between two sendings; AWS documents the window only
+	// storedInterval is the distance of messages that waited for the client: AWS delivers 10 per
+	// second.
 	// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
-	storedInterval = time.Second / 10 // between messages that waited for the client
+	storedInterval = time.Second / 10
+	// retryInterval is how long a PUBACK is awaited before the message is sent again. AWS documents
+	// only for how long it tries, see retryWindow.
+	retryInterval = 30 * time.Second
+	// retryWindow is how long AWS resends a message of QoS 1 on one connection before it gives the
+	// message up; retryWindow5 with MQTT 5.
+	retryWindow  = time.Hour
+	retryWindow5 = 960 * time.Second
 )
 
 // Limits of our own.

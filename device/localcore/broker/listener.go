@@ -26,8 +26,9 @@ type listener struct {
 	tls *tls.Config
 }
 
-// Listen opens a port, which outlives ctx, and returns its number. Connections wait until Serve.
-// With requireALPN the client must ask for the protocol x-amzn-mqtt-ca.
+// Listen opens a port, which outlives ctx, and returns its number. Connections wait until Serve. It
+// requires a client certificate that the Authorizer knows: no chain of AWS's device certificates can
+// be verified. With requireALPN the client must ask for the protocol x-amzn-mqtt-ca.
 func (b *Broker) Listen(ctx context.Context, address string, cert *tls.Certificate, requireALPN bool) (port int, err error) {
 	c := net.ListenConfig{KeepAlive: -1} // MQTT's finds connections that are lost
 	tcp, err := c.Listen(ctx, "tcp", address)
@@ -43,7 +44,7 @@ func (b *Broker) Listen(ctx context.Context, address string, cert *tls.Certifica
 		MinVersion:             b.config.MinTLS,
 		MaxVersion:             b.config.MaxTLS,
 		NextProtos:             protocols,
-		ClientAuth:             tls.RequireAnyClientCert, // no chain of AWS's device certificates can be verified
+		ClientAuth:             tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if hello.ServerName == "" && !b.config.AllowMissingSNI {
@@ -84,7 +85,8 @@ func (b *Broker) accept(ctx context.Context, l *listener) {
 	}
 }
 
-// begin starts a goroutine that serves and releases a TCP connection, unless the broker is closed.
+// begin starts a goroutine that serves a TCP connection and releases it in the end. It reports
+// false when the broker is closed.
 func (b *Broker) begin(raw net.Conn, serve func()) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -169,7 +169,8 @@ func (b *Broker) disconnected(c *Conn) {
 	}
 }
 
-// recoverPanic keeps the connections of all others when a packet makes the broker or a handler panic.
+// recoverPanic keeps a packet that makes the broker or a handler panic from ending the connections
+// of all others.
 func (b *Broker) recoverPanic(c *Conn) {
 	if r := recover(); r != nil {
 		b.config.Log.Error("the broker panicked", "panic", r, "client", c.principal.ClientID,

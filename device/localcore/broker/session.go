@@ -10,8 +10,9 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// A session holds what a client subscribed to and what it has to get: messages that wait to be sent,
-// or for their PUBACK. With an expiry it outlives the connection. It is safe for concurrent use.
+// A session holds what a client subscribed to and what it has to get: messages that wait to be
+// sent, and those of QoS 1 that it has not acknowledged. It outlives the connection if it has an
+// expiry. It is safe for concurrent use.
 type session struct {
 	clientID string
 	version  byte
@@ -54,8 +55,9 @@ func (b *Broker) session(clientID string) *session {
 	return b.sessions[clientID]
 }
 
-// openSession gives a connection the session that it resumes, or a new one, and the will of CONNECT.
-// What was not acknowledged before waits to be sent again, under another packet id.
+// openSession gives a connection the session that it resumes, or a new one, and the will of its
+// CONNECT. What was sent before and not acknowledged waits to be sent again, under another packet
+// id.
 func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	b.opening.Lock()
 	defer b.opening.Unlock()
@@ -100,8 +102,9 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	return present
 }
 
-// closeSession follows the end of a connection: its will is published, or waits; its session ends,
-// or begins to expire. What is for the connection alone ends too: replies, and messages of QoS 0.
+// closeSession follows the end of a connection: its will is published, or waits; its session ends
+// too, or begins to expire. What waits for the connection alone goes with it: replies, and messages
+// of QoS 0.
 func (b *Broker) closeSession(c *Conn) {
 	now, s := b.config.Now(), c.session
 	if c.will != nil && c.established.Load() && !c.withoutWill.Load() {
@@ -224,7 +227,8 @@ func (b *Broker) takeWill(s *session) *will {
 	return w
 }
 
-// uncount subtracts a message that leaves. It is true, for use in conditions. The caller holds mu.
+// uncount takes a message that leaves from the bytes. It is true, for use in conditions. The caller
+// holds mu.
 func (s *session) uncount(d *delivery) bool {
 	s.count(-d.message.size())
 	return true

@@ -61,7 +61,8 @@ func (s *store) retain(m *Message) error {
 	})
 }
 
-// keepSession stores the record of a session alone; left is zero while its client is connected.
+// keepSession stores the record of a session, whose subscriptions and messages stay. left is zero
+// while its client is connected.
 func (s *store) keepSession(of *session, left time.Time) {
 	r := sessionRecord{of.version, of.expiry, left}
 	_ = s.update(of.clientID, func(tx *bolt.Tx) error {

@@ -68,7 +68,8 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		c.end(reasonForbidden, packets.ErrNotAuthorized)
 		return errClosed
 	}
-	// AWS sends the retained message of an exact filter, none for wildcards and shared subscriptions.
+	// AWS sends the retained message of an exact filter, none for a wildcard and none to shared
+	// subscriptions.
 	// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 	for i, sub := range pk.Filters {
 		_, existed := existing[sub.Filter]

@@ -18,7 +18,8 @@ type subscription struct {
 	RetainAsPublished bool
 }
 
-// A topicTree finds the sessions that subscribed to a topic. It is safe for concurrent use.
+// A topicTree finds the sessions that subscribed to a topic. The zero value has none. It is safe
+// for concurrent use.
 type topicTree struct {
 	mu   sync.RWMutex
 	root topicNode
@@ -166,7 +167,8 @@ func (n *topicNode) collect(found []match) []match {
 // levels are those of a filter where each wildcard is one of its own, # the last one [MQTT-4.7.1].
 var levels = regexp.MustCompile(`^((\+|[^+#/]*)/)*(\+|#|[^+#/]*)$`)
 
-// validFilter reports whether the levels of a filter are valid, and a share has a name [MQTT-4.8.2].
+// validFilter reports whether a filter keeps the rules for wildcards, and a share has a name
+// [MQTT-4.8.2].
 func validFilter(filter string) bool {
 	group, rest := splitShare(filter)
 	named := group != "" && !strings.ContainsAny(group, "+#")

@@ -1,4 +1,5 @@
-// Package event holds what every part of the emulator records, for its log and those who follow.
+// Package event holds what happened in the emulator, for its log and for those who follow. Every
+// part of the emulator records here.
 package event
 
 import (
@@ -31,14 +32,15 @@ type Action string
 
 // The actions that can be rejected.
 const (
-	TLS         Action = "tls"
-	Connect     Action = "connect"
-	Publish     Action = "publish"
-	Subscribe   Action = "subscribe"
-	Receive     Action = "receive"
-	Provision   Action = "provision"
-	Packet      Action = "packet"      // one that is malformed or not supported
-	Credentials Action = "credentials" // a request to the credentials provider
+	TLS       Action = "tls"
+	Connect   Action = "connect"
+	Publish   Action = "publish"
+	Subscribe Action = "subscribe"
+	Receive   Action = "receive"
+	Provision Action = "provision"
+	Packet    Action = "packet" // one that is malformed or not supported
+	// Credentials is a request to the credentials provider.
+	Credentials Action = "credentials"
 )
 
 // An Event is one thing that happened to one client. It holds no secrets.
@@ -55,7 +57,9 @@ type Event struct {
 	Topic     string `json:"topic,omitempty"`     // the topic or filter
 	Operation string `json:"operation,omitempty"` // that of a request on a reserved topic, by AWS's name
 	Code      string `json:"code,omitempty"`      // the errorCode of a rejected request
-	Reason    string `json:"reason,omitempty"`    // on Rejected which rule decided and what would allow it, on Disconnected AWS's
+	// Reason says why: on Rejected which rule decided and what would allow it, on Disconnected
+	// AWS's reason.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Attrs returns the fields that are set but the time and the type, for a log line.
@@ -76,7 +80,8 @@ func (e Event) Attrs() []slog.Attr {
 // maxHistory is how many events are kept.
 const maxHistory = 2048
 
-// A History keeps the latest 2048 events for those who wait. It is safe for concurrent use.
+// A History keeps the latest 2048 events, and wakes who waits for the next. It is safe for
+// concurrent use.
 type History struct {
 	log *slog.Logger
 	now func() time.Time

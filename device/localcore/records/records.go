@@ -1,4 +1,5 @@
-// Package records keeps what the emulator's services record over restarts, in buckets of a bbolt file.
+// Package records keeps the records of the emulator's services over restarts, in the buckets of a
+// bbolt file.
 package records
 
 import (
@@ -30,7 +31,8 @@ type Store interface {
 	Save(changes map[string][]byte) error
 }
 
-// A File has a bucket for each service. It is safe for concurrent use; a nil one keeps nothing.
+// A File has a bucket of records for each service. It is safe for concurrent use; a nil one has no
+// records and keeps none.
 type File struct{ db *bolt.DB }
 
 // Open opens the file at path, and makes it where there is none. An empty path gives a nil File. A

@@ -18,7 +18,8 @@ const (
 	maxRates          = 10000 // shadows whose requests are counted
 )
 
-// An object is a JSON object, with numbers as [json.Number]: they are returned as they were sent.
+// An object is a JSON object. Numbers in it are [json.Number], so that they are returned as they
+// were sent.
 type object = map[string]any
 
 func reject(code int, format string, args ...any) *awsiot.ShadowError {
@@ -35,8 +36,9 @@ func Rejected(t awsiot.ShadowTopic, err error) Message {
 	return Message{t.Rejected(), awsiot.EncodeJSON(e)}
 }
 
-// readRequest reads and checks the body of a request. An error leaves the client token, if it is
-// known; the state is that of an update, nil for null. Of a delete request only the token is read.
+// readRequest reads and checks the body of a request. The client token is set as soon as it is
+// known, for the error too; the state only of an update, nil for null. The body of a delete request is not
+// checked, that of a get request may be empty.
 func readRequest(o awsiot.ShadowOperation, payload []byte) (q awsiot.ShadowDocument, err error) {
 	if !utf8.Valid(payload) {
 		return q, reject(415, "Unsupported documented encoding; supported encoding is UTF-8")
@@ -88,7 +90,8 @@ func readRequest(o awsiot.ShadowOperation, payload []byte) (q awsiot.ShadowDocum
 	return q, nil
 }
 
-// measure returns the greatest number of keys on a path into the node, and whether no array has null.
+// measure returns the greatest number of keys on a path into the node, and whether it has no null
+// in an array.
 func measure(node any) (levels int, storable bool) {
 	storable = true
 	below := func(v any, key int) {
@@ -153,7 +156,8 @@ func stamp(node any, now int64) any {
 	return object{"timestamp": now}
 }
 
-// difference returns what reported lacks of desired or has otherwise, with its metadata.
+// difference returns the fields of desired that reported lacks or has otherwise, with their
+// metadata.
 func difference(desired, reported, metadata object) (delta, meta object) {
 	delta, meta = object{}, object{}
 	for key, want := range desired {

@@ -1,5 +1,6 @@
-// Package tunnel is AWS IoT secure tunneling: tunnels with their access tokens, and the WebSocket
-// data plane between source and destination. The caller publishes the notifications over MQTT.
+// Package tunnel is AWS IoT secure tunneling: the tunnels of an account with their access tokens,
+// and the WebSocket data plane, which forwards messages between source and destination. It knows no
+// MQTT: the caller publishes the notifications.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/secure-tunneling.html
 package tunnel
@@ -39,8 +40,8 @@ type Config struct {
 	Log          *slog.Logger     // nil means discard
 }
 
-// A Service holds the tunnels of one account. It is an [http.Handler] for the data plane, and safe
-// for concurrent use.
+// A Service holds the tunnels of one account. It is safe for concurrent use, and an http.Handler
+// for the data plane.
 type Service struct {
 	config   Config
 	handlers sync.WaitGroup // of the data plane
@@ -187,7 +188,8 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 	return t.Tunnel, s.newTokens(t, source, destination), nil
 }
 
-// newTokens replaces access tokens. That of the destination is published to the thing.
+// newTokens makes access tokens in the place of those there are. That of the destination is
+// published to the thing.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/agent-snippet.html
 func (s *Service) newTokens(t *tunnel, modes ...string) (out Tokens) {
@@ -268,7 +270,8 @@ func (s *Service) close(t *tunnel) {
 // RotateTunnelAccessToken revokes the access tokens of a client mode and returns new ones; the
 // thing is notified of its own. A connection that used a revoked one stays.
 //
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_RotateTunnelAccessToken.html
+// AWS page:
+// https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_RotateTunnelAccessToken.html
 func (s *Service) RotateTunnelAccessToken(id, clientMode string, d *DestinationConfig) (arn string, tokens Tokens, err error) {
 	modes := map[string][]string{"SOURCE": {source}, "DESTINATION": {destination}, "ALL": {source, destination}}[clientMode]
 	if d != nil && clientMode == "SOURCE" {
