@@ -128,29 +128,20 @@ func (c Config) Check() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	each := 2 // connections of a device in progress: the claim's, and its own, which is being prepared
 	if c.Keep != "" {
 		if err := prepareKeep(c.Keep); err != nil {
 			return err
 		}
-	}
-	return checkFiles(c.files())
-}
-
-// files returns how many files may be open at once. A device in progress has two connections: the
-// claim's, and its own, which is being prepared.
-func (c Config) files() int {
-	const ours = 64
-	devices := c.Shard.size(c.Serials.Count)
-	each := 2
-	if c.Keep != "" {
 		each = 4
 	}
-	open := each * min(c.Load.Concurrency, devices)
-	if c.Hold > 0 {
-		// While a device reconnects, its old connection may not be closed yet.
+	devices := c.Shard.size(c.Serials.Count)
+	open := each * min(l.Concurrency, devices)
+	if c.Hold > 0 { // while a device reconnects, its old connection may not be closed yet
 		open = max(open, 2*devices)
 	}
-	return ours + open
+	const others = 64
+	return checkFiles(open + others)
 }
 
 // A ValueError is a setting that is out of range.

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -13,6 +14,7 @@ import (
 var pageSource string
 
 var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
+	"charts":  (*Report).charts,
 	"ms":      milliseconds,
 	"seconds": FormatSeconds,
 	"add":     func(a, b int) int { return a + b },
@@ -24,11 +26,7 @@ var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
 
 // HTML writes the report as one page that needs nothing else: no network, no script.
 func (r *Report) HTML(w io.Writer) error {
-	data := struct {
-		*Report
-		Charts []chart
-	}{r, r.charts()}
-	if err := page.Execute(w, data); err != nil {
+	if err := page.Execute(w, r); err != nil {
 		return fmt.Errorf("writing the page: %w", err)
 	}
 	return nil
@@ -78,10 +76,21 @@ type dot struct {
 
 const usualHeight, rowHeight = 220, 26
 
+// round are the numbers at ticks: 1, 2 and 5 times the powers of ten, from the shortest latency in
+// milliseconds on.
+var round = func() (list []float64) {
+	for power := -3; power <= 308; power++ {
+		p := math.Pow10(power)
+		list = append(list, p, 2*p, 5*p)
+	}
+	return list
+}()
+
 // linear returns where the values from 0 to high are, and about four ticks at round ones.
 func linear(high float64, unit string) (at func(float64) float64, ticks []tick) {
 	at = func(v float64) float64 { return 100 * v / high }
-	for step, v := round125(high/4, 1), 0.0; v/high <= 1.0001; v += step {
+	step, _ := slices.BinarySearch(round, 0.9999*high/4) // the ticks of 40001 seconds are those of 40000
+	for v := 0.0; v/high <= 1.0001; v += round[step] {
 		ticks = append(ticks, tick{at(v), fmt.Sprintf("%.8g", v) + unit})
 	}
 	return at, ticks
@@ -96,46 +105,31 @@ func (c *chart) upward(high float64, unit string) (at func(float64) float64) {
 	return func(v float64) float64 { return 100 - up(v) }
 }
 
-// logarithmic returns where milliseconds are on an axis around the values, from one of 1, 2, 5, 10
-// … to another, with a tick at each. Those between powers of ten have a label where there is room
-// for it on a phone.
+// logarithmic returns where milliseconds are on an axis around the values, from one round number to
+// another, with a tick at each. Those between powers of ten have a label where there is room for it
+// on a phone.
 func logarithmic(low, high float64) (at func(float64) float64, ticks []tick) {
-	low, high = round125(max(low, 0.001), 0), round125(max(high, 0.002), 1)
-	if high <= low {
-		high = round125(low*1.01, 1)
+	from, exact := slices.BinarySearch(round, low)
+	if !exact {
+		from = max(0, from-1)
 	}
+	to, _ := slices.BinarySearch(round, high)
+	to = max(to, from+1)
+	low, high = round[from], round[to]
 	at = func(ms float64) float64 { return 100 * math.Log(max(ms, low)/low) / math.Log(high/low) }
 	const room = 25
 	decade := 100 / math.Log10(high/low)
-	for v := low; v/high <= 1.0001; v = round125(v*1.01, 1) {
-		t := tick{At: at(v)}
-		power := math.Abs(math.Remainder(math.Log10(v), 1)) < 0.01
-		if power && decade >= room || decade*math.Log10(2) >= room || power && math.Abs(math.Remainder(math.Log10(v), 2)) < 0.01 {
-			t.Label = fmt.Sprintf("%.3g ms", v)
+	for i := from; i <= to; i++ {
+		v, label := round[i], ""
+		if power := i%3 == 0; decade*math.Log10(2) >= room || power && (decade >= room || i%6 == 3) {
+			label = fmt.Sprintf("%.3g ms", v)
 			if v >= 1000 {
-				t.Label = fmt.Sprintf("%.8g s", v/1000)
+				label = fmt.Sprintf("%.8g s", v/1000)
 			}
 		}
-		ticks = append(ticks, t)
+		ticks = append(ticks, tick{at(v), label})
 	}
 	return at, ticks
-}
-
-// round125 rounds to 1, 2 or 5 times a power of ten: down, or up if up is 1.
-func round125(x float64, up int) float64 {
-	if x <= 0 {
-		return 1
-	}
-	steps := [...]float64{1, 2, 5, 10, 20}
-	power := math.Pow(10, math.Floor(math.Log10(x)))
-	i := 0
-	for i < 3 && steps[i+1]*power <= x*1.0001 {
-		i++
-	}
-	if up == 1 && steps[i]*power < x*0.9999 {
-		i++
-	}
-	return steps[i] * power
 }
 
 func (r *Report) charts() []chart {

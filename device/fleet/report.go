@@ -223,31 +223,20 @@ func ratio(a, b float64) float64 {
 func (m *meter) fill(r *Report) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r.Stages = m.summary()
 	r.Failures, r.Retries = m.failures.list(), m.retries.list()
 	t := m.timeline
 	r.Timeline = Timeline{slices.Clone(t.Enrolled), slices.Clone(t.Failed), slices.Clone(t.Connects)}
-}
-
-// summary returns the stages that were passed at least once, in order.
-func (m *meter) summary() []Latency {
-	list := []Latency{}
+	r.Stages = []Latency{}
 	ms := func(us int64) float64 { return float64(us) / 1000 }
 	for _, s := range stages {
-		h := m.latencies[s]
-		if h == nil {
-			continue
+		if h := m.latencies[s]; h != nil {
+			histogram, _ := h.EncodeV2() // into memory
+			r.Stages = append(r.Stages, Latency{
+				Stage: s, Count: h.TotalCount(), h: h, Histogram: string(histogram),
+				P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)), P99: ms(h.ValueAtQuantile(99)), Max: ms(h.Max()),
+			})
 		}
-		stage := Latency{
-			Stage: s, Count: h.TotalCount(), h: h,
-			P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)), P99: ms(h.ValueAtQuantile(99)), Max: ms(h.Max()),
-		}
-		if encoded, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err == nil {
-			stage.Histogram = string(encoded)
-		}
-		list = append(list, stage)
 	}
-	return list
 }
 
 // list returns the failures, the most frequent first.
