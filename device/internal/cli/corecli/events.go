@@ -18,60 +18,55 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newEventsCmd(console *cli.Console) *cobra.Command {
-	var api string
-	var past, asJSON bool
-	cmd := cli.Command("events [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error {
-		return runEvents(ctx, console, api, past, asJSON)
-	})
-	flags := cmd.Flags()
-	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "`URL` of the emulator's control API")
-	flags.BoolVar(&past, "past", false, "begin with the events that the emulator still keeps")
-	flags.BoolVar(&asJSON, "json", false, "print each event as one JSON object in a line")
-	return cmd
-}
-
 // The emulator does not run, or has ended.
 var (
 	errAbsent = errors.New("no emulator answers")
 	errEnded  = errors.New("the emulator has ended")
 )
 
-// runEvents always returns an error: events end when someone ends them.
-func runEvents(ctx context.Context, console *cli.Console, api string, past, asJSON bool) error {
-	response, err := get(ctx, api, "events", "past="+strconv.FormatBool(past))
-	if err != nil {
-		return fmt.Errorf("following the events of %s: %w", api, err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/x-ndjson" {
-		return fmt.Errorf("following the events of %s: another server is there: it answered %s", api, response.Status)
-	}
-	console.Note(fmt.Sprintf("following the events of %s until interrupted", api))
-	text := terminalHandler{out: console.Out}
-	for lines := bufio.NewReader(response.Body); ; {
-		line, err := lines.ReadBytes('\n')
-		if ctx.Err() != nil {
-			return cli.Reported(cli.ExitInterrupted) // as announced: no error
-		}
+func newEventsCmd(console *cli.Console) *cobra.Command {
+	var api string
+	var past, asJSON bool
+	cmd := cli.Command("events [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error {
+		response, err := get(ctx, api, "events", "past="+strconv.FormatBool(past))
 		if err != nil {
-			return fmt.Errorf("following the events of %s: %w", api, errEnded)
+			return fmt.Errorf("following the events of %s: %w", api, err)
 		}
-		if asJSON {
-			_, err = term.JSON(console.Out).Write(line)
-		} else {
-			var e localcore.Event
-			if err := json.Unmarshal(line, &e); err != nil {
-				return fmt.Errorf("reading an event: %w", err)
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/x-ndjson" {
+			return fmt.Errorf("following the events of %s: another server is there: it answered %s", api, response.Status)
+		}
+		console.Note(fmt.Sprintf("following the events of %s until interrupted", api))
+		text := terminalHandler{out: console.Out}
+		for lines := bufio.NewReader(response.Body); ; { // events end when someone ends them
+			line, err := lines.ReadBytes('\n')
+			if ctx.Err() != nil {
+				return cli.Reported(cli.ExitInterrupted) // as announced: no error
 			}
-			record := slog.NewRecord(e.Time, slog.LevelInfo, string(e.Type), 0)
-			record.AddAttrs(e.Attrs()...)
-			err = text.Handle(ctx, record)
+			if err != nil {
+				return fmt.Errorf("following the events of %s: %w", api, errEnded)
+			}
+			if asJSON {
+				_, err = term.JSON(console.Out).Write(line)
+			} else {
+				var e localcore.Event
+				if err := json.Unmarshal(line, &e); err != nil {
+					return fmt.Errorf("reading an event: %w", err)
+				}
+				record := slog.NewRecord(e.Time, slog.LevelInfo, string(e.Type), 0)
+				record.AddAttrs(e.Attrs()...)
+				err = text.Handle(ctx, record)
+			}
+			if err != nil {
+				return fmt.Errorf("writing an event: %w", err)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("writing an event: %w", err)
-		}
-	}
+	})
+	flags := cmd.Flags()
+	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "`URL` of the emulator's control API")
+	flags.BoolVar(&past, "past", false, "begin with the events that the emulator still keeps")
+	flags.BoolVar(&asJSON, "json", false, "print each event as one JSON object in a line")
+	return cmd
 }
 
 // get asks an endpoint of the emulator's own.

@@ -21,17 +21,16 @@ import (
 type explainOptions struct {
 	localcore.Config // for placeholders and ARNs
 
-	policies, attributes []string
-	request              policy.Request
-	session              policy.Session
-	thing                policy.Thing
-	detached, json       bool
-	sourceIP             string
-	certificate          string // path
+	policies       []string
+	request        policy.Request
+	session        policy.Session
+	thing          policy.Thing
+	detached, json bool
+	certificate    string // path
 }
 
 func newExplainCmd(console *cli.Console) *cobra.Command {
-	var o explainOptions
+	o := explainOptions{thing: policy.Thing{Attributes: map[string]string{}}}
 	cmd := cli.Command("explain --policy FILE... --action ACTION --resource RESOURCE", cli.NoArgs, func(context.Context, []string) error {
 		if err := o.complete(); err != nil {
 			return &cli.UsageError{Err: err}
@@ -45,11 +44,23 @@ func newExplainCmd(console *cli.Console) *cobra.Command {
 	flags.StringVar(&o.request.Resource, "resource", "", "evaluate it on `RESOURCE`, such as topic/a/b")
 	flags.StringVar(&o.thing.Name, "as-thing", "", "evaluate for the thing `NAME`, attached to the certificate")
 	flags.StringVar(&o.thing.Type, "type", "", "type `NAME` of the thing")
-	flags.StringArrayVar(&o.attributes, "attribute", nil, "attribute `NAME=VALUE` of the thing; may be repeated")
+	flags.Func("attribute", "attribute `NAME=VALUE` of the thing; may be repeated", func(pair string) error {
+		name, value, found := strings.Cut(pair, "=")
+		if !found || name == "" {
+			return errors.New("want NAME=VALUE")
+		}
+		o.thing.Attributes[name] = value
+		return nil
+	})
 	flags.BoolVar(&o.detached, "detached", false, "the thing is not attached to the certificate")
 	flags.StringVar(&o.session.ClientID, "client-id", "", "connect as client `ID` (default: the thing's name)")
 	flags.StringVar(&o.certificate, "certificate", "", "connect with the certificate in `FILE`, for policy variables of it such as iot:Certificate.Subject.CommonName")
-	flags.StringVar(&o.sourceIP, "source-ip", "", "connect from `ADDRESS`")
+	flags.Func("source-ip", "connect from `ADDRESS`", func(text string) (err error) {
+		if o.session.SourceIP, err = netip.ParseAddr(text); err != nil {
+			err = errors.New("want an IP address")
+		}
+		return err
+	})
 	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` of ARNs and placeholders")
 	flags.StringVar(&o.Region, "region", "us-east-1", "AWS `REGION` of ARNs and placeholders")
 	flags.BoolVar(&o.json, "json", false, "print the answer as one JSON object")
@@ -66,11 +77,8 @@ func (o *explainOptions) complete() error {
 	arn, faulty := awsiot.ParseARN(resource)
 	kind, name, _ := strings.Cut(cmp.Or(arn.Resource, resource), "/")
 	want := policy.ResourceType(action)
-	address, err := netip.ParseAddr(cmp.Or(o.sourceIP, "::"))
 	switch {
-	case err != nil:
-		return fmt.Errorf("invalid argument %q for \"--source-ip\" flag: want an IP address", o.sourceIP)
-	case o.thing.Name == "" && (o.thing.Type != "" || len(o.attributes) > 0 || o.detached):
+	case o.thing.Name == "" && (o.thing.Type != "" || len(o.thing.Attributes) > 0 || o.detached):
 		return errors.New("\"--type\", \"--attribute\" and \"--detached\" describe a thing: name it with \"--as-thing\"")
 	case service == "" || operation == "" || strings.ContainsAny(action, "*?"):
 		return fmt.Errorf("invalid argument %q for \"--action\" flag: want SERVICE:ACTION, such as iot:Publish", action)
@@ -81,19 +89,9 @@ func (o *explainOptions) complete() error {
 	case faulty != nil:
 		o.request.Resource = o.Expand("arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:") + resource
 	}
-	if o.sourceIP != "" {
-		o.session.SourceIP = address
-	}
 	o.session.ClientID = cmp.Or(o.session.ClientID, o.thing.Name)
 	if o.thing.Name != "" {
-		o.session.Thing, o.thing.Attached, o.thing.Attributes = &o.thing, !o.detached, map[string]string{}
-	}
-	for _, pair := range o.attributes {
-		name, value, found := strings.Cut(pair, "=")
-		if !found || name == "" {
-			return fmt.Errorf("invalid argument %q for \"--attribute\" flag: want NAME=VALUE", pair)
-		}
-		o.thing.Attributes[name] = value
+		o.session.Thing, o.thing.Attached = &o.thing, !o.detached
 	}
 	o.request.Session = &o.session
 	return nil

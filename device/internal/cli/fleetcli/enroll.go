@@ -28,12 +28,12 @@ import (
 type enrollOptions struct {
 	config.Sources
 	output
-	aws                  bool
-	quotas               quotaOptions
-	fleet                fleet.Config
-	devices              int
-	prefix, first, shard string
-	curves               []string
+	aws           bool
+	quotas        quotaOptions
+	fleet         fleet.Config
+	devices       int
+	prefix, first string
+	curves        []string
 }
 
 func newEnrollCmd(console *cli.Console) *cobra.Command {
@@ -48,6 +48,7 @@ func newEnrollCmd(console *cli.Console) *cobra.Command {
 		}
 		return runEnroll(ctx, console, o)
 	})
+	cmd.Aliases = []string{"enrol"}
 	flags = cmd.Flags()
 	o.AddFlags(flags)
 	o.AddAuthorFlag(flags, "`NAME` recorded as the devices' author")
@@ -68,7 +69,10 @@ func newEnrollCmd(console *cli.Console) *cobra.Command {
 	flags.BoolVar(&c.NoJitter, "no-jitter", false, "reconnect at once, as devices without jitter do")
 	flags.DurationVar(&c.DeviceTimeout, "timeout", fleet.DefaultDeviceTimeout, "`DURATION` after which a device fails")
 	flags.StringVar(&c.Keep, "keep", "", "keep the identities in `DIR`, a folder each (default: in memory)")
-	flags.StringVar(&o.shard, "shard", "", "enroll one share of the devices: `I/N`, as in 2/5")
+	flags.Func("shard", "enroll one share of the devices: `I/N`, as in 2/5", func(text string) (err error) {
+		c.Shard, err = fleet.ParseShard(text)
+		return err
+	})
 	flags.StringSliceVar(&o.curves, "curves", nil, "key exchanges to offer, as `NAMES` in order: X25519MLKEM768, X25519, P256, P384, P521 (default: those of Go)")
 	return cmd
 }
@@ -107,11 +111,6 @@ func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fle
 	}
 	if last := c.Serials.At(o.devices - 1); len(last) > payload.MaxSerialLength {
 		return c, &fleet.ValueError{Name: "first", Value: last, Want: fmt.Sprintf("serial numbers of at most %d characters", payload.MaxSerialLength)}
-	}
-	if o.shard != "" {
-		if c.Shard, err = fleet.ParseShard(o.shard); err != nil {
-			return c, err
-		}
 	}
 	curves, err := parseCurves(o.curves)
 	if err != nil {

@@ -34,7 +34,20 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 		if asJSON {
 			return console.JSON(f)
 		}
-		return printPlan(console, f)
+		first := f.Limits[0]
+		t := cli.Table{
+			{"devices", fmt.Sprint(f.Devices)},
+			{"minimum duration", fmt.Sprintf("%s, at %.1f devices per second", fleet.FormatSeconds(f.Seconds), f.Rate)},
+			{"limited by", fmt.Sprintf("%s, %g per second", f.Binding, first.PerSecond)},
+		}
+		if first.QuotaIncreaseTarget > first.PerSecond {
+			t = append(t, cli.Row{"best improvement", fmt.Sprintf("raise %s to %.6g per second: %s", first.Quota, first.QuotaIncreaseTarget, fleet.FormatSeconds(first.SecondsAfter))})
+		}
+		limits := cli.Table{{}, {"quota", "per second", "devices per second", "duration at this quota alone"}}
+		for _, l := range f.Limits {
+			limits = append(limits, cli.Row{l.Quota, fmt.Sprint(l.PerSecond), fmt.Sprintf("%.1f", l.DevicesPerSecond), fleet.FormatSeconds(l.Seconds)})
+		}
+		return cmp.Or(console.Table(t), console.Table(limits))
 	})
 	flags := cmd.Flags()
 	flags.IntVarP(&devices, "devices", "n", 0, "plan for `N` devices")
@@ -43,21 +56,4 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 	flags.StringVar(&keys, "keys", string(provision.DeviceKeys), "who generates the private keys, `FLOW`: device or service")
 	flags.BoolVar(&asJSON, "json", false, "print the plan as one JSON object")
 	return cmd
-}
-
-func printPlan(console *cli.Console, f fleet.Forecast) error {
-	first := f.Limits[0]
-	t := cli.Table{
-		{"devices", fmt.Sprint(f.Devices)},
-		{"minimum duration", fmt.Sprintf("%s, at %.1f devices per second", fleet.FormatSeconds(f.Seconds), f.Rate)},
-		{"limited by", fmt.Sprintf("%s, %g per second", f.Binding, first.PerSecond)},
-	}
-	if first.QuotaIncreaseTarget > first.PerSecond {
-		t = append(t, cli.Row{"best improvement", fmt.Sprintf("raise %s to %.6g per second: %s", first.Quota, first.QuotaIncreaseTarget, fleet.FormatSeconds(first.SecondsAfter))})
-	}
-	limits := cli.Table{{}, {"quota", "per second", "devices per second", "duration at this quota alone"}}
-	for _, l := range f.Limits {
-		limits = append(limits, cli.Row{l.Quota, fmt.Sprint(l.PerSecond), fmt.Sprintf("%.1f", l.DevicesPerSecond), fleet.FormatSeconds(l.Seconds)})
-	}
-	return cmp.Or(console.Table(t), console.Table(limits))
 }

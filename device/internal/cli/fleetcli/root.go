@@ -41,10 +41,7 @@ func Program() cli.Program {
 var help string
 
 func commands(c *cli.Console) []*cobra.Command {
-	enroll, british := newEnrollCmd(c), newEnrollCmd(c)
-	british.Use, british.Hidden = "enrol --devices N [flags]", true
-	british.SetHelpFunc(func(*cobra.Command, []string) { _ = enroll.Help() })
-	return []*cobra.Command{newPlanCmd(c), enroll, british, newReportCmd(c), newCleanupCmd(c), newRevokeCmd(c), newRotateCmd(c)}
+	return []*cobra.Command{newPlanCmd(c), newEnrollCmd(c), newReportCmd(c), newCleanupCmd(c), newRevokeCmd(c), newRotateCmd(c)}
 }
 
 // An incompleteError is a run in which devices failed, or were not connected at the end. The report
