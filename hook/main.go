@@ -27,6 +27,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -51,35 +52,35 @@ func main() {
 }
 
 // configured makes a decider of the environment.
-func configured(getenv func(string) string, log *slog.Logger) (decider, error) {
-	d := decider{rules: admit.Rules{SerialPrefix: getenv("SERIAL_PREFIX"), ThingPrefix: getenv("THING_PREFIX")}, log: log, now: time.Now}
+func configured(getenv func(string) string, log *slog.Logger) (d decider, err error) {
+	choice := func(name, normal, other string) (isOther bool) {
+		value := cmp.Or(getenv(name), normal)
+		if value != normal && value != other {
+			err = fmt.Errorf("%s is %.100q, want %s or %s", name, value, normal, other)
+		}
+		return value == other
+	}
+	d = decider{log: log, now: time.Now, rules: admit.Rules{
+		SerialPrefix: getenv("SERIAL_PREFIX"),
+		ThingPrefix:  getenv("THING_PREFIX"),
+		TakeExisting: choice("EXISTING_THINGS", "refuse", "allow"),
+		NoRotation:   choice("ROTATION", "allow", "deny"),
+		ListedOnly:   choice("SERIAL_REGISTRY", "once", "listed"),
+	}}
 	if locations := getenv("DEVICE_LOCATIONS"); locations != "" {
 		if err := json.Unmarshal([]byte(locations), &d.rules.Locations); err != nil {
 			return d, fmt.Errorf("DEVICE_LOCATIONS is %.100q, want a JSON list of strings: %w", locations, err)
 		}
 	}
-	table, rotation := getenv("SERIAL_TABLE"), getenv("ROTATION")
-	for _, choice := range []struct {
-		name, normal, other string
-		isOther             *bool
-	}{
-		{"EXISTING_THINGS", "refuse", "allow", &d.rules.TakeExisting},
-		{"ROTATION", "allow", "deny", &d.rules.NoRotation},
-		{"SERIAL_REGISTRY", "once", "listed", &d.rules.ListedOnly},
-	} {
-		value := cmp.Or(getenv(choice.name), choice.normal)
-		if *choice.isOther = value == choice.other; !*choice.isOther && value != choice.normal {
-			return d, fmt.Errorf("%s is %.100q, want %s or %s", choice.name, value, choice.normal, choice.other)
-		}
-	}
+	table := getenv("SERIAL_TABLE")
 	if d.rules.ListedOnly && table == "" {
-		return d, fmt.Errorf("SERIAL_REGISTRY is listed, but SERIAL_TABLE names no table")
+		err = errors.New("SERIAL_REGISTRY is listed, but SERIAL_TABLE names no table")
 	}
 	if table != "" {
 		d.serials = serials.New(awsenv.Config(getenv, "DYNAMODB", attemptWithin), table)
 	}
-	if !d.rules.TakeExisting || table != "" || rotation != "" { // also to deny rotation: who asks must be known
+	if !d.rules.TakeExisting || table != "" || getenv("ROTATION") != "" { // also to deny rotation: who asks must be known
 		d.things = things.New(awsenv.Config(getenv, "IOT", attemptWithin))
 	}
-	return d, nil
+	return d, err
 }

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,41 +39,47 @@ type Documents struct {
 }
 
 // ReadDocuments reads the documents in a folder, those of Options.Templates in their place, and the
-// statements of Options.DeviceStatements. It checks that each is a JSON object, and that the folder
-// of the options has no other documents, which would be ignored.
+// statements of Options.DeviceStatements. It checks that each is a JSON object, takes its white space
+// out, and checks that the folder of the options has no other documents, which would be ignored.
 func ReadDocuments(dir string, o Options) (Documents, error) {
 	var d Documents
 	to := map[string]*string{
 		"fleet_template.json": &d.FleetTemplate, "claim_policy.json": &d.ClaimPolicy,
 		"device_policy.json": &d.DevicePolicy, "rotation_policy.json": &d.RotationPolicy,
 	}
-	paths := map[string]string{}
-	for name := range to {
-		paths[name] = filepath.Join(dir, name)
-	}
+	names, own := slices.Sorted(maps.Keys(to)), []string{}
 	if o.Templates != "" {
-		own, err := os.ReadDir(o.Templates)
-		hidden := func(entry os.DirEntry) bool { return strings.HasPrefix(entry.Name(), ".") } // an editor's, or Finder's
-		own = slices.DeleteFunc(own, hidden)
-		if err == nil && len(own) == 0 {
-			err = fmt.Errorf("%s is empty", o.Templates)
-		}
+		entries, err := os.ReadDir(o.Templates)
 		if err != nil {
-			return Documents{}, fmt.Errorf("templates: %w", err)
+			return d, fmt.Errorf("templates: %w", err)
 		}
-		for _, entry := range own {
-			if to[entry.Name()] == nil {
-				return Documents{}, fmt.Errorf("templates: %s has %q, which is not one of %s", o.Templates, entry.Name(), strings.Join(slices.Sorted(maps.Keys(to)), ", "))
+		for _, entry := range entries {
+			switch name := entry.Name(); {
+			case to[name] != nil:
+				own = append(own, name)
+			case !strings.HasPrefix(name, "."): // else an editor's, or Finder's
+				return d, fmt.Errorf("templates: %s has %q, which is not one of %s", o.Templates, name, strings.Join(names, ", "))
 			}
-			paths[entry.Name()] = filepath.Join(o.Templates, entry.Name())
+		}
+		if len(own) == 0 {
+			return d, fmt.Errorf("templates: %s is empty", o.Templates)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(to)) {
-		document, err := readObject(paths[name])
-		if err != nil {
-			return Documents{}, err
+	for _, name := range names {
+		folder := dir
+		if slices.Contains(own, name) {
+			folder = o.Templates
 		}
-		*to[name] = document
+		path, text := filepath.Join(folder, name), bytes.Buffer{}
+		data, err := os.ReadFile(path)
+		err = cmp.Or(err, json.Compact(&text, data))
+		if err == nil && text.Bytes()[0] != '{' {
+			err = errors.New("it is no JSON object")
+		}
+		if err != nil {
+			return d, fmt.Errorf("reading the documents to deploy, %s: %w", path, err)
+		}
+		*to[name] = text.String()
 	}
 	if o.DeviceStatements != "" {
 		data, err := os.ReadFile(o.DeviceStatements)
@@ -86,23 +93,6 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 		d.ExtraPolicy = compact(map[string]any{"Version": "2012-10-17", "Statement": statements})
 	}
 	return d, nil
-}
-
-// readObject reads a JSON object and takes the white space out of it.
-func readObject(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("reading the documents to deploy: %w", err)
-	}
-	var text bytes.Buffer
-	err = json.Compact(&text, data)
-	if err == nil && text.Bytes()[0] != '{' {
-		err = errors.New("it is no JSON object")
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading %s: %w", path, err)
-	}
-	return text.String(), nil
 }
 
 // Check finds documents that are longer than AWS accepts, as they will be deployed with these

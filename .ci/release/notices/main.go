@@ -7,6 +7,7 @@
 package main
 
 import (
+	"cmp"
 	"debug/buildinfo"
 	"encoding/json"
 	"errors"
@@ -59,11 +60,8 @@ func run(out io.Writer, binaries []string) error {
 	}
 	for _, module := range slices.Sorted(maps.Keys(linked)) {
 		output, err := exec.Command("go", "mod", "download", "-json", module).Output()
-		if err != nil {
-			return fmt.Errorf("finding %s: %w", module, err)
-		}
 		var m struct{ Dir string }
-		if err := json.Unmarshal(output, &m); err != nil {
+		if err := cmp.Or(err, json.Unmarshal(output, &m)); err != nil {
 			return fmt.Errorf("finding %s: %w", module, err)
 		}
 		if err := write(out, module, m.Dir, false); err != nil {
