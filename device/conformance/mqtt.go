@@ -35,8 +35,9 @@ type client struct {
 	received []map[string]any // that no step took yet
 	end      error            // of the connection
 	changed  chan struct{}    // closed when one of the two changes
-	held     *bytes.Buffer    // what hold keeps back; nil without
-	messages []uint16         // packet ids of the messages that came, 0 of QoS 0
+	holding  bool             // keeps what is sent in unsent
+	unsent   []byte
+	messages []uint16 // packet ids of the messages that came, 0 of QoS 0
 }
 
 // dial opens a connection. One that failed has the error as its end.
@@ -181,7 +182,7 @@ func number[T uint8 | uint16 | uint32](n T) json.Number {
 	return json.Number(strconv.FormatUint(uint64(n), 10))
 }
 
-// send writes a packet, or keeps it for flush.
+// send writes a packet, or keeps it while holding.
 func (c *client) send(pk packets.Packet) error {
 	if pk.ProtocolVersion == 0 {
 		pk.ProtocolVersion = c.version
@@ -201,32 +202,25 @@ func (c *client) send(pk packets.Packet) error {
 func (c *client) write(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.held != nil {
-		c.held.Write(b)
+	if c.unsent = append(c.unsent, b...); c.holding {
 		return nil
 	}
 	// A server that reads no more must not hold the lock, nor the run. That it has closed shows when
 	// reading.
 	_ = c.conn.SetWriteDeadline(time.Now().Add(patience))
-	if _, err := c.conn.Write(b); err != nil && !errors.Is(err, net.ErrClosed) {
+	if _, err := c.conn.Write(c.unsent); err != nil && !errors.Is(err, net.ErrClosed) {
 		c.log("> not sent: %v", err)
 	}
+	c.unsent = nil
 	return nil
 }
 
-// hold keeps back what is sent, flush writes it at once.
+// hold keeps back what is sent, until it is called with false.
 func (c *client) hold(on bool) error {
 	c.mu.Lock()
-	held := c.held
-	c.held = nil
-	if on {
-		c.held = &bytes.Buffer{}
-	}
+	c.holding = on
 	c.mu.Unlock()
-	if on || held == nil {
-		return nil
-	}
-	return c.write(held.Bytes())
+	return c.write(nil)
 }
 
 func (c *client) messageIDs() []uint16 {

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -136,7 +137,8 @@ func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 	for _, c := range d.Certificates {
 		if d.CertificateID == "" && r.Journal != nil {
-			if err := r.Journal.begin(Target{ThingName: d.ThingName, CertificateID: c.ID}); err != nil {
+			begun := begunMark + Target{ThingName: d.ThingName, CertificateID: c.ID}.key()
+			if err := errors.Join(r.Journal.add(begun), r.Journal.f.Sync()); err != nil { // on stable storage
 				return fmt.Errorf("recording certificate %s: %w", c.ID, err)
 			}
 		}

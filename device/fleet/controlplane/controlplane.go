@@ -392,9 +392,6 @@ func (j *Journal) begun() (targets []Target) {
 	return targets
 }
 
-// begin adds that the removal of a target begins, and returns when that is on stable storage.
-func (j *Journal) begin(t Target) error { return errors.Join(j.add(begunMark+t.key()), j.f.Sync()) }
-
 // add adds devices: all or none, if the process ends. Each begins its line, which one that was cut
 // off has not ended.
 func (j *Journal) add(devices ...string) error {
