@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,12 +131,9 @@ func (d decider) record(ctx context.Context, request payload.Request, verdict ad
 	case !verdict.Admitted:
 		level, word = slog.LevelWarn, "denied"
 	}
-	call, ok := lambdacontext.FromContext(ctx)
-	if !ok {
-		call = &lambdacontext.LambdaContext{}
-	}
+	call, _ := lambdacontext.FromContext(ctx)
 	line := []any{
-		"requestId", call.AwsRequestID,
+		"requestId", cmp.Or(call, new(lambdacontext.LambdaContext)).AwsRequestID,
 		"claimCertificateId", bounded(request.ClaimCertificateID),
 		"certificateId", bounded(request.CertificateID),
 		"serialNumber", bounded(serialNumber(request)),

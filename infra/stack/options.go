@@ -133,18 +133,16 @@ func (r *optionReader) text(name string) string {
 	r.known[name] = true
 	switch value := r.context[name].(type) {
 	case nil:
-		return ""
 	case string, bool, json.Number:
 		text := fmt.Sprint(value)
-		if strings.TrimSpace(text) == "" && name != "certificateArn" {
-			r.problem("%s has no value; give one, or leave the option out", name)
-			return ""
+		if strings.TrimSpace(text) != "" || name == "certificateArn" {
+			return text
 		}
-		return text
+		r.problem("%s has no value; give one, or leave the option out", name)
 	default:
 		r.problem("%s: %.100q is neither a string nor a number; write several values as one string, separated by commas", name, fmt.Sprint(value))
-		return ""
 	}
+	return ""
 }
 
 // list is an option of several values, separated by commas, each of which must be ok.
@@ -185,7 +183,7 @@ func (r *optionReader) certificates(name string) (certificates []Certificate) {
 		if m == nil {
 			r.problem("%s: %.200q is not the ARN of an AWS IoT certificate, arn:aws:iot:REGION:ACCOUNT:cert/ID "+
 				"with 64 lower-case hexadecimal digits as ID; %s", name, arn, howToGetOne)
-			return nil
+			continue
 		}
 		c := Certificate{ARN: m[0], Partition: m[1], Region: m[2], Account: m[3], ID: m[4]}
 		certificates = append(certificates, c)
@@ -198,10 +196,7 @@ func (r *optionReader) certificates(name string) (certificates []Certificate) {
 				"deploy once for each account and Region, with its own claim certificates", name, first.ARN, c.ARN)
 		case slices.Index(certificates, c) < len(certificates)-1:
 			r.problem("%s: %s is given twice; give each claim certificate once", name, c.ARN)
-		default:
-			continue
 		}
-		return nil
 	}
 	return certificates
 }

@@ -41,17 +41,12 @@ func newProvisioningRole(s awscdk.Stack, props *Props) awsiam.Role {
 			},
 		}),
 	})
-	if props.MinimalRole {
-		allowProvisioning(role, props)
+	if !props.MinimalRole {
+		return role
 	}
-	return role
-}
-
-// allowProvisioning is AWSIoTThingsRegistration without what this template does not make, on the
-// names of this fleet. AWS offers no resource types for the actions on "*".
-//
-// AWS page: https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsiot.html
-func allowProvisioning(role awsiam.Role, props *Props) {
+	// AWSIoTThingsRegistration without what this template does not make, on the names of this fleet.
+	// AWS offers no resource types for the actions on "*".
+	// AWS page: https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsiot.html
 	n := props.Names
 	allow(role, iotARN("thing/"+n.ThingPrefix+props.SerialPrefix+"*"), "iot:CreateThing", "iot:UpdateThing", "iot:DescribeThing",
 		"iot:ListThingPrincipals", "iot:ListThingGroupsForThing")
@@ -70,6 +65,7 @@ func allowProvisioning(role awsiam.Role, props *Props) {
 		allow(role, iotARN("policy/"+n.ExtraPolicy), "iot:GetPolicy")
 	}
 	allow(role, jsii.String("*"), "iot:AttachThingPrincipal", "iot:RegisterThing")
+	return role
 }
 
 func newTemplate(s awscdk.Stack, props *Props, role awsiam.Role, hook awslambda.Function) awsiot.CfnProvisioningTemplate {

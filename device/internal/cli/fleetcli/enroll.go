@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"regexp"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -33,7 +32,7 @@ type enrollOptions struct {
 	fleet         fleet.Config
 	devices       int
 	prefix, first string
-	curves        []string
+	curves        []tls.CurveID
 }
 
 func newEnrollCmd(console *cli.Console) *cobra.Command {
@@ -73,7 +72,16 @@ func newEnrollCmd(console *cli.Console) *cobra.Command {
 		c.Shard, err = fleet.ParseShard(text)
 		return err
 	})
-	flags.StringSliceVar(&o.curves, "curves", nil, "key exchanges to offer, as `NAMES` in order: X25519MLKEM768, X25519, P256, P384, P521 (default: those of Go)")
+	flags.Func("curves", "key exchanges to offer, as `NAMES` in order: X25519MLKEM768, X25519, P256, P384, P521 (default: those of Go)", func(names string) error {
+		for name := range strings.SplitSeq(strings.ToUpper(names), ",") {
+			id, ok := keyExchanges[name]
+			if !ok {
+				return fmt.Errorf("%q is not one of X25519MLKEM768, X25519, P256, P384 and P521", name)
+			}
+			o.curves = append(o.curves, id)
+		}
+		return nil
+	})
 	return cmd
 }
 
@@ -112,15 +120,11 @@ func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fle
 	if last := c.Serials.At(o.devices - 1); len(last) > payload.MaxSerialLength {
 		return c, &fleet.ValueError{Name: "first", Value: last, Want: fmt.Sprintf("serial numbers of at most %d characters", payload.MaxSerialLength)}
 	}
-	curves, err := parseCurves(o.curves)
-	if err != nil {
-		return c, err
-	}
 	base, files, err := o.load(ctx, console)
 	if err != nil {
 		return c, err
 	}
-	c.Device = device(base, files, curves)
+	c.Device = device(base, files, o.curves)
 	if c.Quotas, err = o.quotas.quotas(onAWS(base.Server.Endpoint)); err != nil {
 		return c, err
 	}
@@ -130,19 +134,9 @@ func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fle
 	return c, nil
 }
 
-// parseCurves returns the key exchanges of those names, nil for none.
-func parseCurves(names []string) (curves []tls.CurveID, err error) {
-	known := map[string]tls.CurveID{
-		"X25519MLKEM768": tls.X25519MLKEM768, "X25519": tls.X25519, "P256": tls.CurveP256, "P384": tls.CurveP384, "P521": tls.CurveP521,
-	}
-	for _, name := range names {
-		id, ok := known[strings.ToUpper(name)]
-		if !ok {
-			return nil, &fleet.ValueError{Name: "--curves", Value: strconv.Quote(name), Want: "X25519MLKEM768, X25519, P256, P384 or P521"}
-		}
-		curves = append(curves, id)
-	}
-	return curves, nil
+// keyExchanges are those of --curves.
+var keyExchanges = map[string]tls.CurveID{
+	"X25519MLKEM768": tls.X25519MLKEM768, "X25519": tls.X25519, "P256": tls.CurveP256, "P384": tls.CurveP384, "P521": tls.CurveP521,
 }
 
 // The password of a proxy may stand in its setting, or in any URL.

@@ -60,37 +60,23 @@ func write(name, dir string) error {
 	if name != "iot_device" {
 		return nil
 	}
-	text, err := packaged(string(config.Example))
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(text), 0o644)
+	return os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(packaged(string(config.Example))), 0o644)
 }
 
 // packaged returns the example configuration as a package installs it. Nothing in it is of
 // another's device: without its values a device is not configured. What changes is in
 // /var/lib/iot_device, so that /etc can be read-only.
-func packaged(example string) (string, error) {
-	head, tail, ok := strings.Cut(example, "# Optional: where the device's own identity is kept.")
-	_, agent, ok2 := strings.Cut(tail, "\n\n")
-	if !ok || !ok2 {
-		return "", fmt.Errorf("the example configuration has no section on the identity, with another after it")
-	}
-	head += agent
+func packaged(example string) string {
+	head, tail, _ := strings.Cut(example, "# Optional: where the device's own identity is kept.")
+	_, agent, _ := strings.Cut(tail, "\n\n")
 	const state = "/var/lib/iot_device"
-	for _, change := range [][2]string{
-		{`serialNumber: "2974685"`, `serialNumber: ""`},
-		{`deviceLocation: "USA"`, `deviceLocation: ""`},
-		{"# Optional: the folder of the device's identity, here the default.\n# stateDir: certs", "# The folder of the device's identity.\nstateDir: " + state},
-		{"endpoint: xxxx-ats.iot.REGION.amazonaws.com", `endpoint: ""`},
-		{"# cacertificatepath: certs/", "# cacertificatepath: /etc/iot_device/"},
-		{"privatekeypath: certs/", "privatekeypath: " + state + "/claim/"},
-		{"certificatepath: certs/", "certificatepath: " + state + "/claim/"},
-	} {
-		if !strings.Contains(head, change[0]) {
-			return "", fmt.Errorf("the example configuration has no %q", change[0])
-		}
-		head = strings.ReplaceAll(head, change[0], change[1])
-	}
-	return head, nil
+	return strings.NewReplacer(
+		`serialNumber: "2974685"`, `serialNumber: ""`,
+		`deviceLocation: "USA"`, `deviceLocation: ""`,
+		"# Optional: the folder of the device's identity, here the default.\n# stateDir: certs", "# The folder of the device's identity.\nstateDir: "+state,
+		"endpoint: xxxx-ats.iot.REGION.amazonaws.com", `endpoint: ""`,
+		"# cacertificatepath: certs/", "# cacertificatepath: /etc/iot_device/",
+		"privatekeypath: certs/", "privatekeypath: "+state+"/claim/",
+		"certificatepath: certs/", "certificatepath: "+state+"/claim/",
+	).Replace(head + agent)
 }
