@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"net"
 	"path/filepath"
 	"time"
 
@@ -102,7 +101,7 @@ func (l *launch) enroll(ctx context.Context, k int, due time.Time) {
 			return nil, err
 		}
 		c := l.Device(d.SerialNumber)
-		c.Store, c.Session = store, l.measured(c.Session)
+		c.Store, c.Session.OnConnect, c.Session.OnClose = store, l.meter.connected, l.meter.closed
 		c.Progress = func(e provision.Event) { l.step(ctx, e, d.SerialNumber, &stage) }
 		if l.Log != nil {
 			c.Log = l.Log.With("serial", d.SerialNumber)
@@ -131,41 +130,6 @@ func (l *launch) enroll(ctx context.Context, k int, due time.Time) {
 		}
 	}
 	l.meter.ended(d, time.Since(due))
-}
-
-// measured returns options whose sessions are measured.
-func (l *launch) measured(o session.Options) session.Options {
-	dial := o.DialContext
-	if dial == nil {
-		dial = (&net.Dialer{KeepAlive: -1}).DialContext // MQTT's serves
-	}
-	o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &countedConn{conn, l.meter}, nil
-	}
-	o.OnConnect = l.meter.connected
-	return o
-}
-
-// A countedConn counts the bytes on the wire, TLS included.
-type countedConn struct {
-	net.Conn
-	meter *meter
-}
-
-func (c *countedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.meter.in.Add(int64(n))
-	return n, err
-}
-
-func (c *countedConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.meter.out.Add(int64(n))
-	return n, err
 }
 
 // stageOfStep has the stage of each step that a device waits for.

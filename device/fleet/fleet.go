@@ -44,8 +44,8 @@ const (
 
 // Config says which devices to enroll, where, and how fast. Device and Serials are required.
 type Config struct {
-	// Device returns the provisioning of one device. Store and Progress, and of its Session
-	// DialContext and OnConnect, are set by the fleet.
+	// Device returns the provisioning of one device. Store and Progress, and of its Session OnConnect
+	// and OnClose, are set by the fleet.
 	Device  func(serial string) provision.Config
 	Serials Serials // those of the whole launch, also when it is divided
 	Shard   Shard   // this process's share; the zero value is all

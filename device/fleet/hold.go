@@ -78,8 +78,8 @@ type heldDevice struct {
 
 func (l *launch) newHeldDevice(id *identity.Identity) *heldDevice {
 	d := &heldDevice{serial: id.Record.SerialNumber, thing: id.Record.ThingName, proved: time.Now()}
-	d.options = l.measured(l.Device(d.serial).Session)
-	d.options.ClientID = d.thing
+	d.options = l.Device(d.serial).Session
+	d.options.ClientID, d.options.OnConnect = d.thing, l.meter.connected
 	c := id.TLS()
 	c.Leaf = nil // a client needs no parsed certificate
 	d.options.Certificate = func(context.Context) (*tls.Certificate, error) { return c, nil }

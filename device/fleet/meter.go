@@ -156,6 +156,12 @@ func (m *meter) connected(s session.Stats) {
 	m.count(&m.timeline.Connects)
 }
 
+// closed counts what was transferred while enrolling.
+func (m *meter) closed(s session.Stats) {
+	m.in.Add(s.BytesIn)
+	m.out.Add(s.BytesOut)
+}
+
 func (m *meter) enter(p Phase) { m.phase.Store(&p) }
 
 // ended counts a device that took that long from when it was due.

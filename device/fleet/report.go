@@ -114,7 +114,7 @@ type Latency struct {
 type Resources struct {
 	CPUSeconds          float64 `json:"cpuSeconds"`
 	CPUSecondsPerDevice float64 `json:"cpuSecondsPerDevice"`
-	BytesIn             int64   `json:"bytesIn"` // TLS included, TCP and IP not
+	BytesIn             int64   `json:"bytesIn"` // of connections, TLS included, TCP and IP not
 	BytesOut            int64   `json:"bytesOut"`
 	BytesPerDevice      float64 `json:"bytesPerDevice"`
 }

@@ -16,3 +16,15 @@ func TestOnConnectReceivesWhatWasMeasured(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// TestOnCloseReceivesWhatWasMeasured counts DISCONNECT, which leaves last.
+func TestOnCloseReceivesWhatWasMeasured(t *testing.T) {
+	s := serve(t, nil, broker(nil))
+	o := s.options()
+	var connected, closed session.Stats
+	o.OnConnect = func(stats session.Stats) { connected = stats }
+	o.OnClose = func(stats session.Stats) { closed = stats }
+	if err := connect(t, o).Close(t.Context()); err != nil || closed.BytesOut <= connected.BytesOut || closed.BytesIn < connected.BytesIn {
+		t.Errorf("%v, connected %+v, closed %+v", err, connected, closed)
+	}
+}

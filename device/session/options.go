@@ -69,6 +69,9 @@ type Options struct {
 	// OnConnect receives what was measured as soon as CONNACK has come, on the goroutine that
 	// connects. nil for none.
 	OnConnect func(Stats)
+	// OnClose receives what was measured of a connection over which CONNECT was sent, when it has
+	// ended and before Close returns. nil for none.
+	OnClose func(Stats)
 	// DialContext opens TCP connections. nil means a net.Dialer, which races
 	// IPv6 against IPv4 and turns Nagle's algorithm off.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)

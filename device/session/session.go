@@ -462,6 +462,9 @@ func (s *Session) read() {
 		}
 	}
 	s.finish(s.o.explain(err))
+	if s.o.OnClose != nil {
+		s.o.OnClose(s.Stats())
+	}
 }
 
 // readPacket reads one packet. paho allocates what a packet's head announces,
