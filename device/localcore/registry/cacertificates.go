@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
-	"regexp"
 	"slices"
 	"time"
 
@@ -259,9 +258,7 @@ func (r *Registry) RegisterJustInTime(leaf *x509.Certificate, caID string) (Cert
 		case !ca.AutoRegistration:
 			return c, Reject(CodeCertificateState, "The CA certificate that signed it does not allow automatic registration.")
 		}
-		c = tx.newCertificate(leaf, Certificate{Status: PendingActivation, Mode: ca.Certificate.Mode, CAID: caID})
-		tx.certificates.put(c.ID, c)
-		return c, checkKey(leaf)
+		return tx.register(leaf, Certificate{Status: PendingActivation, Mode: ca.Certificate.Mode, CAID: caID})
 	})
 }
 
@@ -290,16 +287,12 @@ type CertificateProvider struct {
 	Created, Modified time.Time
 }
 
-var providerNamePattern = regexp.MustCompile(`^[\w=,@-]{1,128}$`)
-
 // CreateCertificateProvider makes the account's certificate provider; there can be
 // one. It is idempotent for the same function.
 func (r *Registry) CreateCertificateProvider(name, functionARN string) (CertificateProvider, error) {
 	return mutate(r, func(tx *transaction) (p CertificateProvider, err error) {
-		if !providerNamePattern.MatchString(name) {
-			return p, invalid("certificate provider name %q must have 1 to 128 letters, digits and _=,@-", awsiot.Clip(name))
-		}
-		if err := checkFunctionARN(functionARN); err != nil {
+		err = cmp.Or(checkName(awsiot.RoleAliases, "certificate provider name", name), checkFunctionARN(functionARN)) // the rule of both
+		if err != nil {
 			return p, err
 		}
 		if all := tx.providers.all(); len(all) > 0 {

@@ -182,19 +182,19 @@ func (tx *transaction) createCertificate(c Certificate) (Certificate, error) {
 	if err != nil {
 		return c, err
 	}
+	return tx.register(parsed, c)
+}
+
+func (tx *transaction) register(parsed *x509.Certificate, c Certificate) (Certificate, error) {
 	c = tx.newCertificate(parsed, c)
 	if tx.certificates.has(c.ID) {
 		return c, rejectFor("cert/"+c.ID, CodeAlreadyExists, "The certificate is already provisioned or registered.")
 	}
 	tx.certificates.put(c.ID, c)
-	return c, checkKey(parsed)
-}
-
-func checkKey(c *x509.Certificate) error {
-	if err := awsiot.CheckKey(c.PublicKey); err != nil {
-		return Reject(CodeCertificateInvalid, "The key in the certificate is not valid: %v.", err)
+	if err := awsiot.CheckKey(parsed.PublicKey); err != nil {
+		return c, Reject(CodeCertificateInvalid, "The key in the certificate is not valid: %v.", err)
 	}
-	return nil
+	return c, nil
 }
 
 // newCertificate fills the record of a new certificate, which has its status, mode, CA and owner.

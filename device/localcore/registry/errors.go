@@ -107,10 +107,10 @@ const (
 
 var hookVersionPattern = regexp.MustCompile(`^[0-9-]{10,32}$`)
 
-// checkName checks the name of a thing, thing type, thing group or billing group.
-func checkName(what, name string) error {
-	if !awsiot.ThingNames.Valid(name) {
-		return invalid("%s name %q must have %s", what, awsiot.Clip(name), awsiot.ThingNames)
+// checkName checks a name, or the value of an attribute.
+func checkName(rule awsiot.NameRule, what, name string) error {
+	if !rule.Valid(name) {
+		return invalid("%s %q must have %s", what, awsiot.Clip(name), rule)
 	}
 	return nil
 }
@@ -128,11 +128,10 @@ func checkAttributes(attributes map[string]string, typed bool) error {
 	}
 	size := 0
 	for name, value := range attributes {
-		if !awsiot.AttributeNames.Valid(name) {
-			return invalid("attribute name %q must have %s", awsiot.Clip(name), awsiot.AttributeNames)
-		}
-		if !awsiot.AttributeValues.Valid(value) {
-			return invalid("value %q of attribute %q must have %s", awsiot.Clip(value), name, awsiot.AttributeValues)
+		err := cmp.Or(checkName(awsiot.AttributeNames, "attribute name", name),
+			checkName(awsiot.AttributeValues, "the value of attribute "+name, value))
+		if err != nil {
+			return err
 		}
 		size += len(name) + len(value)
 	}

@@ -104,7 +104,7 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion *int64) error {
 func (tx *transaction) deleteGroup(kind *table[ThingGroup], name string, expectedVersion *int64) error {
 	g, ok := kind.get(name)
 	if !ok {
-		return checkName(kind.what, name)
+		return checkName(awsiot.ThingNames, kind.what+" name", name)
 	}
 	return cmp.Or(checkVersion(kind.what+" "+name, expectedVersion, g.Version), remove(tx, kind, name))
 }
@@ -186,7 +186,7 @@ func (s *state) children(parent string) []ThingGroup {
 }
 
 func (g ThingGroup) check(kind *table[ThingGroup]) error {
-	return cmp.Or(checkName(kind.what, g.Name), checkDescription(g.Description), checkAttributes(g.Attributes, true))
+	return cmp.Or(checkName(awsiot.ThingNames, kind.what+" name", g.Name), checkDescription(g.Description), checkAttributes(g.Attributes, true))
 }
 
 // checkParent checks the parent of a new group; none at all is fine.

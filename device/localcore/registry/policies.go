@@ -82,8 +82,8 @@ func (r *Registry) SetDefaultPolicyVersion(name string, version int) error {
 
 func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 	p := Policy{Name: name, Versioned: firstVersion(Version{Document: document}, tx.now), GenerationID: awsiot.NewUUID()}
-	if !awsiot.PolicyNames.Valid(name) {
-		return p, invalid("policy name %q must have %s", awsiot.Clip(name), awsiot.PolicyNames)
+	if err := checkName(awsiot.PolicyNames, "policy name", name); err != nil {
+		return p, err
 	}
 	if tx.policies.has(name) {
 		return p, rejectFor("policy/"+name, CodeAlreadyExists, "Policy cannot be created - name already exists (name=%s).", name)

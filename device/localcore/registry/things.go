@@ -47,7 +47,7 @@ func (r *Registry) CreateThing(t Thing) (Thing, error) {
 
 func (tx *transaction) createThing(t Thing) (Thing, error) {
 	t.Attributes = withValues(t.Attributes)
-	if err := cmp.Or(checkName("thing", t.Name), tx.billingGroups.checkOptional(t.BillingGroup)); err != nil {
+	if err := cmp.Or(checkName(awsiot.ThingNames, "thing name", t.Name), tx.billingGroups.checkOptional(t.BillingGroup)); err != nil {
 		return t, err
 	}
 	if old, ok := tx.things.get(t.Name); ok {
@@ -92,7 +92,7 @@ func (r *Registry) DeleteThing(name string, expectedVersion *int64) error {
 	return r.update(func(tx *transaction) error {
 		t, ok := tx.things.get(name)
 		if !ok {
-			return checkName("thing", name)
+			return checkName(awsiot.ThingNames, "thing name", name)
 		}
 		if err := checkVersion("Thing "+name, expectedVersion, t.Version); err != nil {
 			return err
@@ -244,15 +244,15 @@ func (s *state) checkUsableType(name string) error {
 }
 
 func (t ThingType) check() error {
-	if err := cmp.Or(checkName("thing type", t.Name), checkDescription(t.Description)); err != nil {
+	if err := cmp.Or(checkName(awsiot.ThingNames, "thing type name", t.Name), checkDescription(t.Description)); err != nil {
 		return err
 	}
 	if len(t.SearchableAttributes) > MaxSearchable {
 		return invalid("%d searchable attributes, at most %d are allowed", len(t.SearchableAttributes), MaxSearchable)
 	}
 	for _, name := range t.SearchableAttributes {
-		if !awsiot.AttributeNames.Valid(name) {
-			return invalid("%q is no attribute name", awsiot.Clip(name))
+		if err := checkName(awsiot.AttributeNames, "attribute name", name); err != nil {
+			return err
 		}
 	}
 	if len(t.Propagating) > MaxPropagating {
