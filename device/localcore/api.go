@@ -113,7 +113,7 @@ func (s *Server) apiHandler() http.Handler {
 		})
 	}
 	mux.Handle("/", controlapi.New(controlapi.Config{
-		Registry: s.registry, Partition: c.Partition, Region: c.Region, Account: c.Account,
+		Registry: s.registry, Account: c.Account, ARN: c.arn,
 		Endpoint:     fmt.Sprintf("%s:%d", host, port),
 		Provisioning: s.provisioning, Shadows: s.shadows, Jobs: s.jobs, Rules: s.rules, Tunnels: s.tunnels,
 		Broker: s.broker, Publish: s.publishMessage, Evaluate: s.evaluate,

@@ -11,16 +11,11 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// arn returns the ARN of a resource, "thing/NAME" for instance.
-func (a *api) arn(resource string) string {
-	return awsiot.ARN{Partition: a.Partition, Service: "iot", Region: a.Region, Account: a.Account, Resource: resource}.String()
-}
-
 // ref returns the two members of an answer that name a resource: member, which ends with
 // Name or Id, and the ARN.
 func (a *api) ref(kind, member, name string) object {
 	stem := strings.TrimSuffix(strings.TrimSuffix(member, "Name"), "Id")
-	return object{member: name, stem + "Arn": a.arn(kind + "/" + name)}
+	return object{member: name, stem + "Arn": a.ARN(kind + "/" + name)}
 }
 
 // targetARN returns how AWS names a target: by its ARN, a Cognito identity by its id.
@@ -28,14 +23,14 @@ func (a *api) targetARN(t registry.Target) string {
 	if t.Cognito() {
 		return string(t)
 	}
-	return a.arn(string(t))
+	return a.ARN(string(t))
 }
 
 // resource returns the part of an ARN after the account.
 func (a *api) resource(arn string) (string, error) {
-	rest, ok := strings.CutPrefix(arn, a.arn(""))
+	rest, ok := strings.CutPrefix(arn, a.ARN(""))
 	if !ok {
-		return "", invalid("%q is not an ARN of this account and Region, which begin with %s", awsiot.Clip(arn), a.arn(""))
+		return "", invalid("%q is not an ARN of this account and Region, which begin with %s", awsiot.Clip(arn), a.ARN(""))
 	}
 	return rest, nil
 }

@@ -30,9 +30,10 @@ import (
 
 // A Config says what the API stands on. All but Quotas and Log is required.
 type Config struct {
-	Registry                   *registry.Registry
-	Partition, Region, Account string
-	Endpoint                   string // what DescribeEndpoint answers, a host with or without port
+	Registry *registry.Registry
+	Account  string
+	ARN      func(resource string) string // returns the full name of a resource such as thing/NAME
+	Endpoint string                       // what DescribeEndpoint answers, a host with or without port
 
 	Provisioning *provisioning.Service
 	Shadows      *shadow.Service

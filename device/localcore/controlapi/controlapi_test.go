@@ -179,7 +179,7 @@ func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 		panic(err)
 	}
 	return controlapi.New(controlapi.Config{
-		Registry: r, Partition: "aws", Region: "us-east-1", Account: account, Endpoint: "localhost",
+		Registry: r, Account: account, ARN: arn, Endpoint: "localhost",
 		Provisioning: provisioning.New(provisioning.Config{Registry: r, Authority: authority, ARN: arn, Now: time.Now}),
 		Session:      func(_, clientID string) *policy.Session { return &policy.Session{ClientID: clientID} }, Evaluate: evaluate,
 		Broker: c, Publish: c.publish, Shadows: shadows, Jobs: all, Rules: topicRules,

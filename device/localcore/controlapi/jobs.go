@@ -40,7 +40,7 @@ func jobDescription(j jobs.Job) object {
 func (a *api) listJobs(status jobs.JobStatus, selection jobs.TargetSelection, group string) []jobs.Job {
 	return slices.DeleteFunc(a.Jobs.Jobs(), func(j jobs.Job) bool {
 		return status != "" && status != j.Status || selection != "" && selection != j.TargetSelection ||
-			group != "" && !slices.Contains(j.Targets, a.arn("thinggroup/"+group))
+			group != "" && !slices.Contains(j.Targets, a.ARN("thinggroup/"+group))
 	})
 }
 
@@ -63,7 +63,7 @@ func executionKey(e jobs.Execution) string {
 }
 
 func (a *api) executionOfThing(e jobs.Execution) object {
-	return object{"thingArn": a.arn("thing/" + e.ThingName), "jobExecutionSummary": executionSummary(e).optional("retryAttempt", e.Retries())}
+	return object{"thingArn": a.ARN("thing/" + e.ThingName), "jobExecutionSummary": executionSummary(e).optional("retryAttempt", e.Retries())}
 }
 
 func executionOfJob(e jobs.Execution) object {
@@ -71,7 +71,7 @@ func executionOfJob(e jobs.Execution) object {
 }
 
 func (a *api) jobExecution(e jobs.Execution) object {
-	out := executionSummary(e).with(object{"jobId": e.JobID, "thingArn": a.arn("thing/" + e.ThingName), "versionNumber": e.VersionNumber})
+	out := executionSummary(e).with(object{"jobId": e.JobID, "thingArn": a.ARN("thing/" + e.ThingName), "versionNumber": e.VersionNumber})
 	if len(e.StatusDetails) > 0 {
 		out["statusDetails"] = object{"detailsMap": e.StatusDetails}
 	}

@@ -25,7 +25,7 @@ func (a *api) policy(p registry.Policy) object {
 func (a *api) createPolicyVersion(name string, setAsDefault bool, document string) (object, error) {
 	v, err := a.Registry.CreatePolicyVersion(name, document, setAsDefault)
 	return object{
-		"policyArn": a.arn("policy/" + name), "policyDocument": v.Document,
+		"policyArn": a.ARN("policy/" + name), "policyDocument": v.Document,
 		"policyVersionId": strconv.Itoa(v.ID), "isDefaultVersion": setAsDefault,
 	}, err
 }
@@ -88,7 +88,7 @@ func ofType(parameter string, list func(string) ([]registry.Attachment, error)) 
 }
 
 func (a *api) attachedPrincipal(at registry.Attachment) string {
-	return a.arn("cert/" + at.CertificateID)
+	return a.ARN("cert/" + at.CertificateID)
 }
 
 func (a *api) thingPrincipal(at registry.Attachment) object {

@@ -101,7 +101,7 @@ func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer a
 	if o.tagged() {
 		for member, arn := range answer.(object) {
 			if strings.HasSuffix(member, "Arn") {
-				err = a.Registry.TagResource(strings.TrimPrefix(arn.(string), a.arn("")), all)
+				err = a.Registry.TagResource(strings.TrimPrefix(arn.(string), a.ARN("")), all)
 			}
 		}
 	}
@@ -192,7 +192,7 @@ func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, e
 	}
 	if rejection.Code == registry.CodeAlreadyExists && rejection.Resource != "" {
 		id, _ := registry.Target(rejection.Resource).Certificate()
-		out["resourceArn"] = a.arn(rejection.Resource)
+		out["resourceArn"] = a.ARN(rejection.Resource)
 		out.optional("resourceId", id)
 	}
 	w.Header().Set("X-Amzn-ErrorType", rejection.Code)

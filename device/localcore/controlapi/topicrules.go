@@ -31,7 +31,7 @@ func (a *api) createTopicRule(name, tagging string, d rules.Definition) error {
 
 func (a *api) topicRule(r rules.Rule) object {
 	return object{
-		"ruleArn": a.arn("rule/" + r.Name),
+		"ruleArn": a.ARN("rule/" + r.Name),
 		"rule": object{
 			"ruleName": r.Name, "sql": r.SQL, "createdAt": epoch(r.Created), "ruleDisabled": r.Disabled,
 			"awsIotSqlVersion": r.Version, "actions": convert(r.Actions, self),
@@ -47,6 +47,6 @@ func (a *api) topicRules(topic string, disabled *bool) []rules.Rule {
 
 func (a *api) ruleSummary(r rules.Rule) object {
 	return object{
-		"ruleArn": a.arn("rule/" + r.Name), "ruleName": r.Name, "createdAt": epoch(r.Created), "ruleDisabled": r.Disabled,
+		"ruleArn": a.ARN("rule/" + r.Name), "ruleName": r.Name, "createdAt": epoch(r.Created), "ruleDisabled": r.Disabled,
 	}.optional("topicPattern", r.Filter)
 }
