@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"slices"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -164,36 +165,33 @@ var (
 // validate reports all that is wrong at once.
 func (c Config) validate() error {
 	var errs []error
-	if !accountPattern.MatchString(c.Account) {
-		errs = append(errs, fmt.Errorf("account %q: an AWS account has 12 digits", c.Account))
-	}
-	if !regionPattern.MatchString(c.Region) {
-		errs = append(errs, fmt.Errorf("region %q: must have the form of an AWS Region, such as us-east-1", c.Region))
-	}
-	if c.Stack != "" && c.Assembly == "" {
-		errs = append(errs, fmt.Errorf("stack %s: there is no assembly to find it in", c.Stack))
-	}
-	if c.Quotas != QuotasOff && c.Quotas != QuotasAWS {
-		errs = append(errs, fmt.Errorf("quotas %q: must be %q or %q", c.Quotas, QuotasAWS, QuotasOff))
-	}
-	if _, ok := tlsVersions[c.SecurityPolicy]; !ok {
-		errs = append(errs, fmt.Errorf("security policy %q: must be %s, %s or %s; those that AWS offers in some Regions only are not emulated",
-			c.SecurityPolicy, SecurityPolicyTLS13Or12, SecurityPolicyTLS13, SecurityPolicyTLS12))
-	}
-	if r := c.AmbiguousBehavior.ConnackOnDeny; r != 0 && r != 5 && r != 7 {
-		errs = append(errs, fmt.Errorf("connack on deny %d: must be 5, 7 or 0", r))
-	}
-	for name := range c.Functions {
-		switch taken := name == hookFunction && (c.Hook != "" || c.HookFunc != nil) || name == providerName && c.CertificateProvider != ""; {
-		case !functionPattern.MatchString(name):
-			errs = append(errs, fmt.Errorf("function %q: a name has 1 to 64 letters, digits, - and _", name))
-		case taken:
-			errs = append(errs, fmt.Errorf("function %s: the emulator's own has this name", name))
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
+	check(accountPattern.MatchString(c.Account), "account %q: an AWS account has 12 digits", c.Account)
+	check(regionPattern.MatchString(c.Region), "region %q: must have the form of an AWS Region, such as us-east-1", c.Region)
+	check(c.Stack == "" || c.Assembly != "", "stack %s: there is no assembly to find it in", c.Stack)
+	check(c.Quotas == QuotasOff || c.Quotas == QuotasAWS, "quotas %q: must be %q or %q", c.Quotas, QuotasAWS, QuotasOff)
+	_, known := tlsVersions[c.SecurityPolicy]
+	check(known, "security policy %q: must be %s, %s or %s; those that AWS offers in some Regions only are not emulated",
+		c.SecurityPolicy, SecurityPolicyTLS13Or12, SecurityPolicyTLS13, SecurityPolicyTLS12)
+	check(slices.Contains([]byte{0, 5, 7}, c.AmbiguousBehavior.ConnackOnDeny), "connack on deny %d: must be 5, 7 or 0", c.AmbiguousBehavior.ConnackOnDeny)
+	for name := range c.Functions {
+		taken := name == hookFunction && (c.Hook != "" || c.HookFunc != nil) || name == providerName && c.CertificateProvider != ""
+		check(functionPattern.MatchString(name), "function %q: a name has 1 to 64 letters, digits, - and _", name)
+		check(!taken, "function %s: the emulator's own has this name", name)
+	}
 	for name, address := range map[string]string{"listen": c.Listen, "ALPN listen": c.ListenALPN, "api": c.API} {
-		if err := c.validateAddress(address); err != nil {
-			errs = append(errs, fmt.Errorf("%s address %q: %w", name, address, err))
+		host, _, err := net.SplitHostPort(address)
+		loopback := err == nil && isLoopback(net.JoinHostPort(host, "0")) // the port may be a name
+		switch {
+		case address == "" || address == NoAPI:
+		case err != nil:
+			check(false, "%s address %q: must be HOST:PORT", name, address)
+		default:
+			check(loopback || c.UnsafeAllowAnyAddress, "%s address %q: %w", name, address, ErrBeyondLoopback)
 		}
 	}
 	return errors.Join(errs...)
@@ -201,20 +199,6 @@ func (c Config) validate() error {
 
 // ErrBeyondLoopback reports that [Config].UnsafeAllowAnyAddress is missing.
 var ErrBeyondLoopback = errors.New("is not a loopback address; listening beyond this machine must be allowed explicitly")
-
-func (c Config) validateAddress(address string) error {
-	if address == "" || address == NoAPI {
-		return nil
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return errors.New("must be HOST:PORT")
-	}
-	if !c.UnsafeAllowAnyAddress && !isLoopback(net.JoinHostPort(host, "0")) { // the port may be a name
-		return ErrBeyondLoopback
-	}
-	return nil
-}
 
 // arn returns the full name of a resource of this account.
 func (c Config) arn(resource string) string {
