@@ -1,9 +1,8 @@
 package controlapi
 
 import (
-	"slices"
+	"cmp"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -43,19 +42,8 @@ func (a *api) createCertificateFromCSR(active bool, csr string) (object, error) 
 }
 
 func (a *api) registerCertificateWithoutCA(text string, status registry.CertificateStatus) (object, error) {
-	if err := checkRegistered(status); err != nil {
-		return nil, err
-	}
 	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: text, Status: status, Mode: registry.SNIOnly})
 	return a.ref("cert", "certificateId", c.ID), err
-}
-
-// checkRegistered checks the status that a certificate is to be registered with.
-func checkRegistered(status registry.CertificateStatus) error {
-	if !slices.Contains([]registry.CertificateStatus{"", registry.Active, registry.Inactive, registry.Revoked}, status) {
-		return invalid("status %q must be ACTIVE, INACTIVE or REVOKED", awsiot.Clip(string(status)))
-	}
-	return nil
 }
 
 // certificateSummary returns what a description and a list have in common.
@@ -108,13 +96,7 @@ func (a *api) updateCACertificate(id string, status registry.CertificateStatus, 
 
 // registerCertificate takes the status, or active, its older form.
 func (a *api) registerCertificate(active bool, text, ca string, status registry.CertificateStatus) (object, error) {
-	if status == "" {
-		status = statusOf(active)
-	}
-	if err := checkRegistered(status); err != nil {
-		return nil, err
-	}
-	c, err := a.Registry.RegisterCertificate(registry.Certificate{PEM: text, Status: status}, ca)
+	c, err := a.Registry.RegisterCertificate(registry.Certificate{PEM: text, Status: cmp.Or(status, statusOf(active))}, ca)
 	return a.ref("cert", "certificateId", c.ID), err
 }
 

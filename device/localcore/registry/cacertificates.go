@@ -79,13 +79,12 @@ func (r *Registry) RegisterCACertificate(c CACertificate, verificationPEM string
 			return c, err
 		}
 		c.Certificate = tx.newCertificate(ca, c.Certificate)
-		if err := cmp.Or(tx.checkAuthority(ca, c.Certificate.Mode, verificationPEM), tx.checkRegistration(c.Registration)); err != nil {
+		switch err := cmp.Or(tx.checkAuthority(ca, c.Certificate.Mode, verificationPEM), tx.checkRegistration(c.Registration)); {
+		case err != nil:
 			return c, err
-		}
-		if tx.authorities.has(c.Certificate.ID) {
+		case tx.authorities.has(c.Certificate.ID):
 			return c, rejectFor("cacert/"+c.Certificate.ID, CodeAlreadyExists, "The CA certificate is already registered.")
-		}
-		if len(tx.authoritiesNamed(ca.RawSubject)) >= MaxCAsPerSubject {
+		case len(tx.authoritiesNamed(ca.RawSubject)) >= MaxCAsPerSubject:
 			return c, Reject(CodeLimitExceeded, "There are %d CA certificates with this subject already, which is the limit.", MaxCAsPerSubject)
 		}
 		tx.authorities.put(c.Certificate.ID, c)
@@ -189,8 +188,9 @@ func (r *Registry) DeleteCACertificate(id string) error {
 // it is required where several have the issuer's name.
 func (r *Registry) RegisterCertificate(c Certificate, caPEM string) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
+		c.Status = cmp.Or(c.Status, Inactive)
 		leaf, err := parseCertificate(c.PEM)
-		if err != nil {
+		if err = cmp.Or(checkStatus(c.Status), err); err != nil {
 			return c, err
 		}
 		signers := tx.authoritiesNamed(leaf.RawIssuer)

@@ -70,7 +70,21 @@ type ownership struct {
 // certificate and kept in the standard form, the Status (Inactive where it is empty) and the Mode
 // (DefaultMode). A certificate that is there already is rejected.
 func (r *Registry) CreateCertificate(c Certificate) (Certificate, error) {
-	return mutate(r, func(tx *transaction) (Certificate, error) { return tx.createCertificate(c) })
+	return mutate(r, func(tx *transaction) (Certificate, error) {
+		c.Status = cmp.Or(c.Status, Inactive)
+		if err := checkStatus(c.Status); err != nil {
+			return c, err
+		}
+		return tx.createCertificate(c)
+	})
+}
+
+// checkStatus checks a status that is to be set from outside.
+func checkStatus(status CertificateStatus) error {
+	if status != Active && status != Inactive && status != Revoked {
+		return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", awsiot.Clip(string(status)))
+	}
+	return nil
 }
 
 // CreatePendingCertificate registers a certificate that waits for RegisterThing
@@ -125,11 +139,8 @@ func (r *Registry) ListCertificates() []Certificate {
 // certificate become active again is not documented; here it does (open point U21).
 func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error {
 	return r.update(func(tx *transaction) error {
-		if status != Active && status != Inactive && status != Revoked {
-			return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", awsiot.Clip(string(status)))
-		}
 		c, err := tx.certificates.find(id)
-		if err == nil {
+		if err = cmp.Or(checkStatus(status), err); err == nil {
 			tx.setStatus(c, status)
 		}
 		return err
@@ -141,16 +152,15 @@ func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error 
 func (r *Registry) DeleteCertificate(id string, force bool) error {
 	return r.update(func(tx *transaction) error {
 		c, err := tx.certificates.find(id)
-		if err != nil {
+		things, policies := tx.thingCerts.leftsOf(id), tx.policyTargets.leftsOf(string(CertificateTarget(id)))
+		switch {
+		case err != nil:
 			return err
-		}
-		if c.Status == Active {
+		case c.Status == Active:
 			return Reject(CodeCertificateState, "Certificate must be deactivated (not ACTIVE) before deletion.")
-		}
-		if things := tx.thingCerts.leftsOf(id); len(things) > 0 {
+		case len(things) > 0:
 			return Reject(CodeDeleteConflict, "Things must be detached before deletion (%s).", awsiot.Clip(strings.Join(things, ", ")))
-		}
-		if policies := tx.policyTargets.leftsOf(string(CertificateTarget(id))); len(policies) > 0 && !force {
+		case len(policies) > 0 && !force:
 			return Reject(CodeDeleteConflict, "Certificate policies must be detached before deletion (%s).", awsiot.Clip(strings.Join(policies, ", ")))
 		}
 		tx.deleteCertificate(c)

@@ -38,13 +38,13 @@ func (r *Registry) ListPolicies() []Policy { return r.state().policies.all() }
 func (r *Registry) DeletePolicy(name string) error {
 	return r.update(func(tx *transaction) error {
 		p, err := tx.policies.find(name)
-		if err != nil {
+		targets := tx.policyTargets.rightsOf(name)
+		switch {
+		case err != nil:
 			return err
-		}
-		if len(p.Versions) > 1 {
+		case len(p.Versions) > 1:
 			return Reject(CodeDeleteConflict, "Cannot delete the policy because it has one or more policy versions attached to it (name=%s).", name)
-		}
-		if targets := tx.policyTargets.rightsOf(name); len(targets) > 0 {
+		case len(targets) > 0:
 			return Reject(CodeDeleteConflict, "The policy cannot be deleted as the policy is attached to one or more principals (name=%s): %s, of %d.", name, targets[0], len(targets))
 		}
 		return remove(tx, tx.policies, name)

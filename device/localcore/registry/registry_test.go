@@ -255,6 +255,15 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 			},
 			CodeCertificateInvalid,
 		},
+		"A certificate is not registered with a status that cannot be set.": {
+			func(r *Registry, active, _ string) error {
+				c, _ := r.CertificateByID(active)
+				_, err := r.CreateCertificate(Certificate{PEM: c.PEM, Status: PendingActivation})
+				_, err2 := r.RegisterCertificate(Certificate{PEM: c.PEM, Status: "UNKNOWN"}, "")
+				return errors.Join(err, err2)
+			},
+			CodeInvalidRequest,
+		},
 		"A certificate is registered once.": {
 			func(r *Registry, active, _ string) error {
 				c, _ := r.CertificateByID(active)

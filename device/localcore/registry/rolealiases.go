@@ -42,13 +42,12 @@ func (r *Registry) CreateRoleAlias(a RoleAlias) (RoleAlias, error) {
 	return mutate(r, func(tx *transaction) (RoleAlias, error) {
 		a.CredentialDuration = cmp.Or(a.CredentialDuration, time.Hour)
 		a.Created, a.Modified = tx.now, tx.now
-		if err := a.check(); err != nil {
+		switch err := a.check(); {
+		case err != nil:
 			return a, err
-		}
-		if tx.roleAliases.has(a.Name) {
+		case tx.roleAliases.has(a.Name):
 			return a, rejectFor("rolealias/"+a.Name, CodeAlreadyExists, "Role alias %s already exists.", a.Name)
-		}
-		if len(tx.roleAliases.keys()) >= MaxRoleAliases {
+		case len(tx.roleAliases.keys()) >= MaxRoleAliases:
 			return a, Reject(CodeLimitExceeded, "The account has %d role aliases, at most %d are allowed.", MaxRoleAliases, MaxRoleAliases)
 		}
 		tx.roleAliases.put(a.Name, a)

@@ -62,13 +62,12 @@ type ProvisioningTemplateUpdate struct {
 func (r *Registry) CreateProvisioningTemplate(t ProvisioningTemplate, body string) (ProvisioningTemplate, error) {
 	return mutate(r, func(tx *transaction) (ProvisioningTemplate, error) {
 		t.Type, t.Versioned = cmp.Or(t.Type, FleetProvisioning), firstVersion(Version{Body: body}, tx.now)
-		if err := cmp.Or(t.setHook(t.Hook), t.check(), tx.options.checkTemplate(body)); err != nil {
+		switch err := cmp.Or(t.setHook(t.Hook), t.check(), tx.options.checkTemplate(body)); {
+		case err != nil:
 			return t, err
-		}
-		if tx.templates.has(t.Name) {
+		case tx.templates.has(t.Name):
 			return t, rejectFor("provisioningtemplate/"+t.Name, CodeAlreadyExists, "Template %s already exists.", t.Name)
-		}
-		if len(tx.templates.keys()) >= MaxTemplates {
+		case len(tx.templates.keys()) >= MaxTemplates:
 			return t, Reject(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
 		}
 		tx.templates.put(t.Name, t)

@@ -215,13 +215,13 @@ func (r *Registry) DeprecateThingType(name string, undo bool) error {
 func (r *Registry) DeleteThingType(name string) error {
 	return r.update(func(tx *transaction) error {
 		t, err := tx.types.find(name)
-		if err != nil {
+		things := tx.things.where(func(t Thing) bool { return t.Type == name })
+		switch {
+		case err != nil:
 			return err
-		}
-		if !t.Deprecated {
+		case !t.Deprecated:
 			return invalid("Cannot delete thing type %s: deprecate it first.", name)
-		}
-		if things := tx.things.where(func(t Thing) bool { return t.Type == name }); len(things) > 0 {
+		case len(things) > 0:
 			return invalid("Cannot delete thing type %s: thing %s still has it.", name, things[0].Name)
 		}
 		return remove(tx, tx.types, name)
