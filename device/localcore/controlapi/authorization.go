@@ -57,21 +57,13 @@ type authInfo struct {
 // testAuthorization answers for each resource by itself. The policies that apply are those of the
 // principal and of the thing named as the client id, with the changes of the request.
 func (a *api) testAuthorization(clientID string, principal registry.Target, infos []authInfo, add, skip []string) (object, error) {
-	for _, info := range infos {
-		if actions[info.ActionType] == "" {
-			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", awsiot.Clip(info.ActionType))
-		}
+	policies, err := a.Registry.EffectivePolicies(principal, "")
+	if err != nil {
+		return nil, err
 	}
-	var policies []registry.PolicyDocument
 	certificateID := ""
-	if principal != "" {
-		var err error
-		if policies, err = a.Registry.EffectivePolicies(principal, ""); err != nil {
-			return nil, err
-		}
-		if id, ok := principal.Certificate(); ok {
-			certificateID, policies = id, a.Registry.PoliciesFor(id, clientID)
-		}
+	if id, ok := principal.Certificate(); ok {
+		certificateID, policies = id, a.Registry.PoliciesFor(id, clientID)
 	}
 	for _, name := range add {
 		p, err := a.Registry.GetPolicy(name)
@@ -83,8 +75,12 @@ func (a *api) testAuthorization(clientID string, principal registry.Target, info
 	policies = slices.DeleteFunc(policies, func(d registry.PolicyDocument) bool { return slices.Contains(skip, d.Name) })
 	session, results := a.Session(certificateID, clientID), []object{}
 	for _, info := range infos {
+		action := actions[info.ActionType]
+		if action == "" {
+			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", awsiot.Clip(info.ActionType))
+		}
 		for _, resource := range info.Resources {
-			d := a.Evaluate(policies, actions[info.ActionType], resource, session)
+			d := a.Evaluate(policies, action, resource, session)
 			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, d))
 		}
 	}
