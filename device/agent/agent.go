@@ -32,11 +32,9 @@ import (
 // ErrRunning is wrapped by the error of [Lock]. It names the process that has the lock.
 var ErrRunning = errors.New("the connection of this device is in use")
 
-// drainTimeout is how long a stopping agent sends what is in the outbox.
-const drainTimeout = 5 * time.Second
+const drainTimeout = 5 * time.Second // for a stopping agent to send what is in the outbox
 
-// Config says which device to connect, and what the agent offers. Provision, Dir and Socket are
-// required.
+// Config says which device to connect, and what to offer. Provision, Dir and Socket are required.
 type Config struct {
 	// Provision says how the device is provisioned, and how its identity is rotated. Its Session
 	// also reaches AWS IoT for the agent.

@@ -53,8 +53,7 @@ type Message struct {
 	PayloadBase64 []byte  `json:"payloadBase64,omitempty"`
 }
 
-// serveAPI begins to serve the local API. The function that it returns ends it, and removes the
-// socket.
+// serveAPI begins to serve the local API, until stop is called, which removes the socket.
 func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 	listener, err := listen(a.Socket)
 	if err != nil {

@@ -149,8 +149,7 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 	return id, lasted, err
 }
 
-// useConnection sends and subscribes until the connection ends, the identity is to be rotated, or
-// ctx ends. Then it disconnects.
+// useConnection sends and subscribes until awaitEnd has a reason to disconnect, which it returns.
 func (a *agent) useConnection(ctx context.Context, conn *session.Session, present bool, id *identity.Identity) error {
 	using, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var workers sync.WaitGroup

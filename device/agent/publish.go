@@ -123,8 +123,7 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 	if acknowledged > 0 {
 		p.alone = max(0, p.alone-acknowledged)
 		p.rejections = 0
-		// An error is that of the disk: the messages stay there and are not sent again by this
-		// process.
+		// An error is that of the disk: they stay there, and this process does not send them again.
 		_ = p.agent.outbox.Acknowledge(batch[acknowledged-1])
 	}
 	if !endedBy(err, "PUBLISH") {

@@ -39,8 +39,7 @@ type Service interface {
 type ServiceConfig struct {
 	Key string         // stands for the service's settings: one with the same key goes on after a change
 	New func() Service // is called after services that do not go on have ended
-	// Set, if it is not nil, gives a service the settings that Key leaves out: a new one, and one that
-	// goes on.
+	// Set, if it is not nil, gives a new service, or one that goes on, the settings that Key leaves out.
 	Set func(Service)
 }
 
@@ -62,9 +61,7 @@ func (t turn) take(ctx context.Context, conn *session.Session) (release func(), 
 	return func() { <-t }, nil
 }
 
-// denialPause is how long a request of a service is not repeated that has ended maxRejections
-// connections in a row.
-const denialPause = time.Hour
+const denialPause = time.Hour // for a request that has ended maxRejections connections in a row
 
 var errDenied = fmt.Errorf("it ended the connection %d times in a row, and is tried again", maxRejections)
 
@@ -81,8 +78,7 @@ type serviceConn struct {
 	present bool
 }
 
-func (c serviceConn) ThingName() string { return c.agent.thing }
-
+func (c serviceConn) ThingName() string    { return c.agent.thing }
 func (c serviceConn) SessionPresent() bool { return c.present }
 
 func (c serviceConn) Publish(ctx context.Context, topic string, payload []byte) error {

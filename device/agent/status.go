@@ -14,19 +14,18 @@ import (
 
 // A state is what the agent knows of itself.
 type state struct {
-	identity        *identity.Identity
-	connectedSince  time.Time // zero while it is not connected
-	connectedTotal  time.Duration
-	lastError       string
-	reconnects      map[string]uint64 // by cause
-	setAside        uint64
-	rotations       uint64
-	rotationsFailed uint64
-	serviceErrors   map[string]uint64 // by service
-	unexpected      uint64            // messages for which there is no service and no program
-	rotateNext      time.Time         // when a rotation that failed is tried again
-	// rotationRequests receive the result of the next rotation, which begins at once.
-	rotationRequests []chan<- error
+	identity         *identity.Identity
+	connectedSince   time.Time // zero while it is not connected
+	connectedTotal   time.Duration
+	lastError        string
+	reconnects       map[string]uint64 // by cause
+	setAside         uint64
+	rotations        uint64
+	rotationsFailed  uint64
+	serviceErrors    map[string]uint64 // by service
+	unexpected       uint64            // messages for which there is no service and no program
+	rotateNext       time.Time         // when a rotation that failed is tried again
+	rotationRequests []chan<- error    // receive the result of the next rotation, which begins at once
 }
 
 func (a *agent) update(change func(*state)) {
@@ -43,18 +42,17 @@ func (a *agent) runningServices() []*runningService {
 
 // A Status is the answer to GET /v1/status. Its JSON keys are part of the API.
 type Status struct {
-	ThingName      string       `json:"thingName"`
-	ProcessID      int          `json:"processId"`
-	Connected      bool         `json:"connected"`
-	ConnectedSince time.Time    `json:"connectedSince,omitzero"`
-	LastError      string       `json:"lastError,omitempty"` // why it is not connected
-	CertificateID  string       `json:"certificateId"`
-	NotAfter       time.Time    `json:"notAfter"`
-	RotationDue    time.Time    `json:"rotationDue"`
-	Outbox         outbox.Stats `json:"outbox"`
-	Subscribers    int          `json:"subscribers"`
-	// Services has what a [Service] says of itself, by its name.
-	Services map[string]any `json:"services,omitempty"`
+	ThingName      string         `json:"thingName"`
+	ProcessID      int            `json:"processId"`
+	Connected      bool           `json:"connected"`
+	ConnectedSince time.Time      `json:"connectedSince,omitzero"`
+	LastError      string         `json:"lastError,omitempty"` // why it is not connected
+	CertificateID  string         `json:"certificateId"`
+	NotAfter       time.Time      `json:"notAfter"`
+	RotationDue    time.Time      `json:"rotationDue"`
+	Outbox         outbox.Stats   `json:"outbox"`
+	Subscribers    int            `json:"subscribers"`
+	Services       map[string]any `json:"services,omitempty"` // what a [Service] says of itself, by its name
 }
 
 func (a *agent) status() Status {

@@ -19,11 +19,9 @@ import (
 )
 
 const (
-	// maxFilters is AWS IoT's quota of subscriptions in one connection.
-	maxFilters = 50
-	// subscriberBuffer and subscriberBytes are how far a program may be behind.
-	subscriberBuffer = 256
-	subscriberBytes  = 1 << 20
+	maxFilters       = 50      // AWS IoT's quota of subscriptions in one connection
+	subscriberBuffer = 256     // messages that a program may be behind
+	subscriberBytes  = 1 << 20 // and bytes of payload
 )
 
 // A subscriber is one program that receives the messages of a filter.
@@ -102,8 +100,7 @@ func (s *subscriptions) save() {
 	}
 }
 
-// add subscribes a program to a filter. drop is called with the reason when it is no longer
-// subscribed.
+// add subscribes a program to a filter. drop is called with the reason when that ends.
 func (s *subscriptions) add(filter string, drop context.CancelCauseFunc) (*subscriber, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

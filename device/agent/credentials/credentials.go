@@ -60,8 +60,7 @@ type stored struct {
 	ThingName   string             `json:"thingName"`
 	Received    time.Time          `json:"received"`
 	Credentials awsiot.Credentials `json:"credentials"`
-	// Retry is when they are requested again after a failure.
-	Retry time.Time `json:"retry,omitzero"`
+	Retry       time.Time          `json:"retry,omitzero"` // when they are requested again after a failure
 }
 
 // due reports whether the credentials are to be replaced: soon enough before they expire, or where

@@ -55,10 +55,7 @@ func run(ctx context.Context, argv, environ []string, runAsUser string, started 
 	if errors.Is(waited, exec.ErrWaitDelay) { // it succeeded and left a process that has its output open
 		waited = nil
 	}
-	if err == nil {
-		err = waited
-	}
-	return stdout, stderr, err
+	return stdout, stderr, cmp.Or(err, waited)
 }
 
 // kill ends the process group of a handler that an agent started which is gone. It does nothing if
