@@ -32,8 +32,6 @@ import (
 // ErrRunning is wrapped by the error of [Lock]. It names the process that has the lock.
 var ErrRunning = errors.New("the connection of this device is in use")
 
-const drainTimeout = 5 * time.Second // for a stopping agent to send what is in the outbox
-
 // Config says which device to connect, and what to offer. Provision, Dir and Socket are required.
 type Config struct {
 	// Provision says how the device is provisioned, and how its identity is rotated. Its Session

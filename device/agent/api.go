@@ -43,8 +43,6 @@ const (
 	dropTimeout     = time.Minute        // of a subscriber that is dropped, to take the last line
 )
 
-var errStopping = errors.New("the agent is stopping")
-
 // A Message is a line of the answer to GET /v1/subscribe. A payload that is no text in UTF-8 is in
 // PayloadBase64.
 type Message struct {
@@ -83,7 +81,7 @@ func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 	var running sync.WaitGroup
 	running.Go(func() { server.Serve(listener) })
 	return func() {
-		end(errStopping) // of subscriptions
+		end(errors.New("the agent is stopping")) // of subscriptions
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {

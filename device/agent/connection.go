@@ -190,9 +190,9 @@ func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *
 	}
 }
 
-// drain waits until the outbox is empty, for a moment.
+// drain waits until the outbox is empty, for a moment: the agent is being stopped.
 func (a *agent) drain(using context.Context, conn *session.Session) {
-	over := time.After(drainTimeout)
+	over := time.After(5 * time.Second)
 	for a.outbox.Stats().Messages > 0 {
 		select {
 		case <-a.publisher.idle: // perhaps of a while ago

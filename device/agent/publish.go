@@ -22,14 +22,13 @@ const (
 const (
 	answerTimeout = 30 * time.Second // for an acknowledgement
 	maxRejections = 3                // connections in a row that a message may end
-	settleTime    = 5 * time.Second  // see settle
 )
 
 // settle waits, before a request is sent for the last time that has ended the connections before,
 // until this one has lasted. Another client with the thing's name ends a connection too, whatever is
 // unanswered.
 func settle(ctx context.Context, conn *session.Session, rejections int) error {
-	if rejections == maxRejections-1 && sleep(ctx, settleTime) && conn.Err() != nil {
+	if rejections == maxRejections-1 && sleep(ctx, 5*time.Second) && conn.Err() != nil {
 		return session.ErrNotConnected // not by the request
 	}
 	return context.Cause(ctx)

@@ -16,10 +16,6 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// connectInterval is AWS IoT's limit on CONNECT per client id.
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
-const connectInterval = time.Second
-
 // A role is one of the device's two certificates and what it has to be allowed.
 type role struct {
 	name        string // "claim" or "device"
@@ -179,10 +175,11 @@ func (r *run) provisioningTemplate(_ context.Context, name string) {
 	}
 }
 
-// pause keeps two CONNECTs apart.
+// pause keeps two CONNECTs apart: AWS IoT's quota is one per second for a client id.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 func pause(ctx context.Context) error {
 	select {
-	case <-time.After(connectInterval):
+	case <-time.After(time.Second):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -230,8 +230,6 @@ func (r *run) expires(c *x509.Certificate, within time.Duration) bool {
 	return r.plausible() && r.Now().Add(within).After(c.NotAfter)
 }
 
-const ampleSpace = 1 << 20 // more than identity, journal and their replacements ever need
-
 // disk tries what bootstrap does where the identity is or would be. A device that has its identity
 // can do without.
 func (r *run) disk(_ context.Context, name string) {
@@ -253,7 +251,7 @@ func (r *run) disk(_ context.Context, name string) {
 		r.warn(name, err.Error(), c.Why+"; the identity can be used and verified, but not replaced", c.Remedy)
 	case err != nil:
 		r.failure(name, err)
-	case known && free < ampleSpace:
+	case known && free < 1<<20: // more than identity, journal and their replacements ever need
 		r.warn(name, fmt.Sprintf("%s can be written and synced, and has %d kB left", dir, free>>10), "", "free space there if it becomes less")
 	case slices.Contains([]string{"tmpfs", "ramfs"}, r.FileSystem(dir)):
 		r.warn(name, fmt.Sprintf("%s is in memory (%s)", dir, r.FileSystem(dir)), "the identity is gone when the device restarts, and it has to be provisioned again", "set stateDir to a folder on a disk")
