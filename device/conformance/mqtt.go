@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -38,25 +37,6 @@ type client struct {
 	holding  bool             // keeps what is sent in unsent
 	unsent   []byte
 	messages []uint16 // packet ids of the messages that came, 0 of QoS 0
-}
-
-// dial opens a connection. One that failed has the error as its end.
-func dial(ctx context.Context, address string, config *tls.Config, log func(string, ...any)) *client {
-	c := &client{version: 4, changed: make(chan struct{}), log: log}
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err == nil {
-		conn := tls.Client(raw, config) // a Dialer would name the server by itself
-		if err = conn.HandshakeContext(ctx); err == nil {
-			c.conn = conn
-			return c
-		}
-		raw.Close()
-	}
-	c.log("< %v", err)
-	closed, _ := net.Pipe()
-	closed.Close()
-	c.conn, c.end = closed, err
-	return c
 }
 
 // read collects packets until the connection ends.

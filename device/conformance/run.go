@@ -70,7 +70,9 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	r.host, r.address = host, net.JoinHostPort(host, port)
 	e := awsiot.ParseEndpoint(host)
 	r.config.Region = cmp.Or(c.Region, e.Region, "us-east-1")
+	report := &Report{Endpoint: "other", Started: time.Now().UTC().Truncate(time.Second)}
 	if e.AWS() {
+		report.Endpoint = "aws"
 		r.parallel, r.quiet, r.settle, r.config.ALPNPort = 4, 3*time.Second, 30*time.Second, cmp.Or(c.ALPNPort, 443)
 	}
 	if c.Credentials == nil {
@@ -84,10 +86,6 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	r.planes = map[string]plane{
 		"api": {"iot", url("iot")}, "data": {"iotdata", cmp.Or(c.API, "https://"+host)},
 		"jobsdata": {"iot-jobs-data", url("data.jobs.iot")}, "tunnels": {"IoTSecuredTunneling", url("api.tunneling.iot")},
-	}
-	report := &Report{Endpoint: "other", Started: time.Now().UTC().Truncate(time.Second)}
-	if e.AWS() {
-		report.Endpoint = "aws"
 	}
 	setup := r.newScript(Prefix + strings.ToLower(rand.Text()[:6]))
 	if err := r.setUp(ctx, setup); err != nil {

@@ -550,16 +550,20 @@ func (s *script) connectOnce(ctx context.Context, name string, config *tls.Confi
 	if o["port"] != "" {
 		address = net.JoinHostPort(s.run.host, o["port"])
 	}
-	c := dial(ctx, address, config, func(format string, args ...any) { s.log(name+" "+format, args...) })
-	c.mute = o["mute"] != ""
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	conn := tls.Client(raw, config) // a tls.Dialer would name the server by itself
+	c := &client{conn: conn, version: 4, mute: o["mute"] != "", changed: make(chan struct{})}
+	c.log = func(format string, args ...any) { s.log(name+" "+format, args...) }
 	if pk.ProtocolVersion == 5 {
 		c.version = 5
 	}
 	s.clients[name] = c
-	if dialing, ok := errors.AsType[*net.OpError](c.end); ok && dialing.Op == "dial" {
-		return c.end
-	}
-	if c.end != nil { // the handshake is part of what is looked at
+	if c.end = conn.HandshakeContext(ctx); c.end != nil { // which is part of what is looked at
+		c.log("< %v", c.end)
+		raw.Close()
 		return nil
 	}
 	s.connections = append(s.connections, c)

@@ -70,11 +70,8 @@ type Parameters map[string]json.RawMessage
 // UnmarshalJSON reads a JSON object. Anything else reads as no parameters, so that a device that
 // sends it is denied rather than taken for a fault.
 func (p *Parameters) UnmarshalJSON(data []byte) error {
-	var object map[string]json.RawMessage
-	if json.Unmarshal(data, &object) != nil {
-		object = nil
-	}
-	*p = object
+	*p = nil
+	_ = json.Unmarshal(data, (*map[string]json.RawMessage)(p))
 	return nil
 }
 
@@ -91,13 +88,10 @@ func ParametersOf(values map[string]string) Parameters {
 // string.
 func (p Parameters) String(name string) (value string, present, ok bool) {
 	raw, present := p[name]
-	if !present {
-		return "", false, false
-	}
 	// A JSON null leaves a string untouched without an error, hence the pointer.
 	var s *string
-	if err := json.Unmarshal(raw, &s); err != nil || s == nil {
-		return "", true, false
+	if err := json.Unmarshal(raw, &s); err != nil || s == nil { // also of none
+		return "", present, false
 	}
 	return *s, true, true
 }
