@@ -247,20 +247,15 @@ func (b *Broker) throttleConnect(clientID string) (reason string) {
 // takeOver ends the connection that has the client id now and waits until nothing of it is left.
 func (b *Broker) takeOver(c *Conn) error {
 	b.mu.Lock()
-	older := b.current[c.principal.ClientID]
+	older, closed := b.current[c.principal.ClientID], b.closed
 	b.current[c.principal.ClientID] = c
-	closed := b.closed
 	b.mu.Unlock()
-	if closed {
+	if older != nil {
+		older.end(reasonDuplicateID, packets.ErrSessionTakenOver)
+		<-older.ended
+	}
+	if closed || b.connection(c.principal.ClientID) != c { // a still newer one came meanwhile
 		return errClosed
-	}
-	if older == nil {
-		return nil
-	}
-	older.end(reasonDuplicateID, packets.ErrSessionTakenOver)
-	<-older.ended
-	if b.connection(c.principal.ClientID) != c {
-		return errClosed // a still newer one came meanwhile
 	}
 	return nil
 }
