@@ -5,7 +5,10 @@
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 package awsiot
 
-import "strings"
+import (
+	"path"
+	"strings"
+)
 
 // A Format is the encoding of a request and of its answer: the last element of the request's topic.
 type Format string
@@ -65,25 +68,19 @@ func (t Topic) Rejected() string { return t.String() + rejectedSuffix }
 // ParseTopic reads a request topic. ok is false for every other topic, those of the answers
 // included.
 func ParseTopic(topic string) (t Topic, ok bool) {
-	format := topic[strings.LastIndexByte(topic, '/')+1:]
-	t.Format = Format(format)
-	switch request := strings.TrimSuffix(topic, format); request {
-	case createPrefix:
-		t.Operation = CreateKeysAndCertificate
-	case createCSRPrefix:
-		t.Operation = CreateCertificateFromCSR
-	default:
-		template, found := strings.CutPrefix(request, templatePrefix)
-		t.Template, ok = strings.CutSuffix(template, provisionInfix)
-		if !found || !ok || t.Template == "" || strings.Contains(t.Template, "/") {
-			return Topic{}, false
-		}
-		t.Operation = RegisterThing
+	request, format := path.Split(topic)
+	template, under := strings.CutPrefix(request, templatePrefix)
+	template, provision := strings.CutSuffix(template, provisionInfix)
+	switch {
+	case format != string(JSON) && format != string(CBOR):
+	case request == createPrefix:
+		return Topic{CreateKeysAndCertificate, "", Format(format)}, true
+	case request == createCSRPrefix:
+		return Topic{CreateCertificateFromCSR, "", Format(format)}, true
+	case under && provision && template != "" && !strings.Contains(template, "/"):
+		return Topic{RegisterThing, template, Format(format)}, true
 	}
-	if t.Format != JSON && t.Format != CBOR {
-		return Topic{}, false
-	}
-	return t, true
+	return Topic{}, false
 }
 
 // MatchFilter reports whether a topic filter matches a topic. Other than in MQTT, a/# does not

@@ -176,7 +176,7 @@ func TestRegistrationWithoutAUsableNameKeepsItsCertificate(t *testing.T) {
 				d.aws.registered = answer
 				for range 3 {
 					_, err := d.run(t, time.Minute)
-					if unnamed, ok := errors.AsType[*provision.NoThingNameError](err); !ok || unnamed.CertificateID != d.aws.issued[0] || awsiot.ClassOf(err) != awsiot.Misconfigured {
+					if unnamed, ok := errors.AsType[*provision.ThingNameError](err); !ok || unnamed.Got != "" || unnamed.CertificateID != d.aws.issued[0] || awsiot.ClassOf(err) != awsiot.Misconfigured {
 						t.Fatalf("error %v, class %v", err, awsiot.ClassOf(err))
 					}
 				}

@@ -155,7 +155,7 @@ func TestClassOfErrors(t *testing.T) {
 		"disk full":              {&fs.PathError{Op: "write", Path: "x", Err: errors.New("no space left on device")}, awsiot.Failed},
 		"strange certificate":    {&identity.CertificateError{Reason: "x"}, awsiot.Failed},
 		"thing name":             {&ThingNameError{}, awsiot.Misconfigured},
-		"no thing name":          {&NoThingNameError{}, awsiot.Misconfigured},
+		"no thing name":          {&ThingNameError{CertificateID: "ab"}, awsiot.Misconfigured},
 		"no answer":              {&TimeoutError{To: "x"}, awsiot.Temporary},
 		"bad answer":             {&replyError{topic: "x"}, awsiot.Temporary},
 		"clock behind":           {&ClockError{Err: &session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}}, awsiot.Temporary},

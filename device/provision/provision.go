@@ -218,29 +218,23 @@ func (r *run) step(step Step, detail string, work func() error) error {
 	return err
 }
 
-// A ThingNameError reports that AWS IoT gave the thing another name than the
-// configuration requires. The thing is registered and its certificate kept:
-// once the configuration names it, the next run resumes.
-type ThingNameError struct{ Want, Got string }
+// A ThingNameError reports that AWS IoT registered the certificate for a thing with another name than
+// the configuration requires, or named none, as for a template without a thing. The certificate is
+// active and kept: once the configuration has the thing's name, the next run resumes.
+type ThingNameError struct {
+	Want, Got     string // Got is empty where AWS IoT named no thing
+	CertificateID string
+}
 
 func (e *ThingNameError) Error() string {
+	if e.Got == "" {
+		return fmt.Sprintf("AWS IoT registered certificate %s without naming a thing", e.CertificateID)
+	}
 	return fmt.Sprintf("AWS IoT named the thing %q, the configuration requires %q", e.Got, e.Want)
 }
 
 // Class returns [awsiot.Misconfigured].
 func (e *ThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
-
-// A NoThingNameError reports that AWS IoT registered the certificate and named no
-// thing, as for a template that has none. The certificate is active and kept:
-// once the configuration sets the thing's name, the next run resumes.
-type NoThingNameError struct{ CertificateID string }
-
-func (e *NoThingNameError) Error() string {
-	return fmt.Sprintf("AWS IoT registered certificate %s without naming a thing", e.CertificateID)
-}
-
-// Class returns [awsiot.Misconfigured].
-func (e *NoThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
 
 // A ClockError reports that AWS IoT rejected a certificate that is not valid yet
 // by the device's clock, which is probably behind.

@@ -126,7 +126,7 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 }
 
 func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result, error) {
-	if err := r.checkThingName(id.Record.ThingName); err != nil {
+	if err := r.checkThingName(id.Record.ThingName, id.Record.CertificateID); err != nil {
 		return nil, err
 	}
 	err := r.retry(ctx, func(ctx context.Context) error { return r.prove(ctx, id.Record, id.TLS(), nil) })
@@ -211,7 +211,7 @@ func (r *run) proveNew(ctx context.Context) error {
 	thing := r.journal.ThingName()
 	if thing == "" { // AWS IoT registered the certificate and named no thing
 		if thing = r.ThingName; thing == "" {
-			err := &NoThingNameError{CertificateID: id}
+			err := &ThingNameError{CertificateID: id}
 			if r.Reprovision && !r.registered {
 				return r.renew(err)
 			}
@@ -221,7 +221,7 @@ func (r *run) proveNew(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.checkThingName(thing); err != nil {
+	if err := r.checkThingName(thing, id); err != nil {
 		return err
 	}
 	// A birth message with the new certificate has the old one retired. So where
@@ -255,9 +255,9 @@ func (r *run) install() error {
 	})
 }
 
-func (r *run) checkThingName(got string) error {
+func (r *run) checkThingName(got, certificateID string) error {
 	if r.ThingName != "" && got != r.ThingName {
-		return &ThingNameError{Want: r.ThingName, Got: got}
+		return &ThingNameError{r.ThingName, got, certificateID}
 	}
 	return nil
 }

@@ -116,10 +116,10 @@ func identify(err error) (id string, facts []string) {
 	switch {
 	case rejected:
 		return identifyRejection(rejection), nil
+	case named && name.Got == "":
+		return "no-thing-name", nil
 	case named:
 		return "thing-name", []string{"got", fmt.Sprintf("%q", name.Got)}
-	case isA[*provision.NoThingNameError](err):
-		return "no-thing-name", nil
 	case isA[*provision.ClockError](err), isA[config.ClaimTimeError](err):
 		return "clock", nil
 	case connecting:

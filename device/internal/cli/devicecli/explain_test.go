@@ -36,7 +36,7 @@ func TestExitCodesFollowTheClassOfAnError(t *testing.T) {
 		"one of each":              {config.Problems{{What: "w", Machine: true}, {What: "w"}}, 2},
 		"time of the claim":        {config.ClaimTimeError("expired"), 4},
 		"another thing name":       {&provision.ThingNameError{Want: "a", Got: "b"}, 2},
-		"no thing":                 {&provision.NoThingNameError{}, 2},
+		"no thing":                 {&provision.ThingNameError{CertificateID: "ab"}, 2},
 		"conflict of files":        {&identity.FileError{Kind: identity.ErrConflict}, 2},
 		"another run":              {&identity.LockedError{}, 4},
 		"damaged identity":         {&identity.FileError{Kind: identity.ErrBroken}, 1},
