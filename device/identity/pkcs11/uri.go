@@ -2,8 +2,8 @@
 // an HSM, a secure element. A key is made in the token and cannot leave it; its file names it by a
 // PKCS #11 URI (RFC 7512).
 //
-// Keys needs cgo and the build tag pkcs11, as make device-pkcs11 sets it. [ParseURI] is there in
-// every build, so that a configuration can be checked.
+// Keys needs cgo and the build tag pkcs11, as make device-pkcs11 sets it; elsewhere [NewKeys] returns
+// nil. [ParseURI] works in every build, so that a configuration can be checked.
 package pkcs11
 
 import (

@@ -74,7 +74,11 @@ func openToken(text, dir string) (identity.KeyStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newTokenKeys(uri, dir)
+	keys := pkcs11.NewKeys(uri, dir)
+	if keys == nil {
+		return nil, fmt.Errorf("%w: this program is built without PKCS #11, which needs cgo: use one from make device-pkcs11", identity.ErrUnavailable)
+	}
+	return keys, nil
 }
 
 type keyStore struct {
