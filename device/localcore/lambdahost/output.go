@@ -8,7 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -22,10 +22,9 @@ const (
 type output struct {
 	log *slog.Logger
 
-	mu        sync.Mutex
 	streams   []*stream
-	requestID string
-	stderr    []string // the last lines
+	requestID atomic.Value // a string, of the invocation under way
+	stderr    []string     // the last lines; of the stream, until the process has ended
 }
 
 // A stream is standard output or standard error. It is written by one goroutine.
@@ -70,17 +69,14 @@ func (s *stream) emit(line []byte) {
 	if text == "" {
 		return
 	}
-	s.out.mu.Lock()
-	id := s.out.requestID
 	if s.name == "stderr" {
 		s.out.stderr = append(s.out.stderr, text)
 		s.out.stderr = s.out.stderr[max(0, len(s.out.stderr)-keptLines):]
 	}
-	s.out.mu.Unlock()
 
 	level, message, attrs := readLine(text)
-	if _, named := attrs["requestId"]; id != "" && !named {
-		attrs["requestId"] = id
+	if _, named := attrs["requestId"]; !named && s.out.requestID.Load() != nil {
+		attrs["requestId"] = s.out.requestID.Load()
 	}
 	attrs["stream"] = s.name
 	list := make([]slog.Attr, 0, len(attrs))
@@ -99,9 +95,7 @@ func readLine(line string) (level slog.Level, message string, attrs map[string]a
 	for _, key := range []string{slog.MessageKey, "message"} {
 		if text, ok := attrs[key].(string); ok {
 			name, _ := attrs[slog.LevelKey].(string)
-			if level.UnmarshalText([]byte(name)) != nil {
-				level = slog.LevelInfo
-			}
+			_ = level.UnmarshalText([]byte(name))                              // what is no level leaves INFO
 			for _, known := range []string{key, slog.LevelKey, slog.TimeKey} { // the record has its own time
 				delete(attrs, known)
 			}

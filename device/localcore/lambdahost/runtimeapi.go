@@ -84,9 +84,7 @@ func (p *process) serveNext(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		p.current = &inv
 		p.mu.Unlock()
-		p.output.mu.Lock()
-		p.output.requestID = inv.id
-		p.output.mu.Unlock()
+		p.output.requestID.Store(inv.id)
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
 		header.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
@@ -121,7 +119,7 @@ func (p *process) serveResponse(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if kind := r.Trailer.Get(headerErrorType); kind != "" {
-		report, _ := base64.StdEncoding.DecodeString(r.Trailer.Get("Lambda-Runtime-Function-Error-Body"))
+		report := base64.NewDecoder(base64.StdEncoding, strings.NewReader(r.Trailer.Get("Lambda-Runtime-Function-Error-Body")))
 		inv.answer <- answer{err: readFunctionError(kind, report)}
 	} else {
 		inv.answer <- answer{body: body}
@@ -135,16 +133,15 @@ func (p *process) serveError(w http.ResponseWriter, r *http.Request) {
 	if inv == nil {
 		return
 	}
-	report, _ := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
-	inv.answer <- answer{err: readFunctionError(r.Header.Get(headerErrorType), report)}
+	inv.answer <- answer{err: readFunctionError(r.Header.Get(headerErrorType), http.MaxBytesReader(w, r.Body, MaxPayload))}
 	w.WriteHeader(http.StatusAccepted)
 }
 
 // serveInitError takes the failure to get ready. The process ends after it.
 func (p *process) serveInitError(w http.ResponseWriter, r *http.Request) {
-	report, _ := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
+	err := readFunctionError(r.Header.Get(headerErrorType), http.MaxBytesReader(w, r.Body, MaxPayload))
 	p.mu.Lock()
-	p.initErr = readFunctionError(r.Header.Get(headerErrorType), report)
+	p.initErr = err
 	p.mu.Unlock()
 	w.WriteHeader(http.StatusAccepted)
 }
@@ -181,12 +178,12 @@ func (e *FunctionError) Error() string {
 
 // readFunctionError reads the error document of the Runtime API. What it does not say is left to
 // kind, the error type of the request's header.
-func readFunctionError(kind string, report []byte) *FunctionError {
+func readFunctionError(kind string, report io.Reader) *FunctionError {
 	var doc struct {
 		ErrorMessage string `json:"errorMessage"`
 		ErrorType    string `json:"errorType"`
 	}
-	if err := json.Unmarshal(report, &doc); err != nil {
+	if err := json.NewDecoder(report).Decode(&doc); err != nil {
 		return &FunctionError{Type: kind, Message: "it sent an error report that cannot be read"}
 	}
 	return &FunctionError{Type: cmp.Or(doc.ErrorType, kind), Message: doc.ErrorMessage}
