@@ -75,7 +75,7 @@ func breaches(t *testing.T, s shape) (broken []any) {
 // constraint of the service model is InvalidRequestException, whether or not its resource exists.
 func TestConstraintsOfTheServiceModelsHold(t *testing.T) {
 	t.Parallel()
-	h, checked := New(Config{}), 0
+	h, checked := New(Config{ARN: func(resource string) string { return resource }}), 0
 	send := func(o operation, name string, r *http.Request) {
 		t.Helper()
 		w := httptest.NewRecorder()
