@@ -41,6 +41,8 @@ type controlOptions struct {
 	rate        float64
 	resume      string
 	json        bool
+
+	thingType, group string // whose devices a command works on
 }
 
 func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
@@ -132,17 +134,14 @@ func (o *controlOptions) reportRotation(console *cli.Console, done controlplane.
 	return cmp.Or(err, console.Table(t))
 }
 
-// A selection says which devices a command works on.
-type selection struct{ thingType, group string }
-
-func (s *selection) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&s.thingType, "thing-type", "", "the things of the thing type `TYPE`")
-	flags.StringVar(&s.group, "thing-group", "", "the things of the thing group `GROUP`, and of the groups in it")
+func (o *controlOptions) addSelection(flags *pflag.FlagSet) {
+	flags.StringVar(&o.thingType, "thing-type", "", "the things of the thing type `TYPE`")
+	flags.StringVar(&o.group, "thing-group", "", "the things of the thing group `GROUP`, and of the groups in it")
 }
 
-// run prepares a run, finds the devices that are selected, and does the work on them.
-func (s *selection) run(ctx context.Context, args []string, console *cli.Console, o *controlOptions, operation string, work func(*controlplane.Run, []controlplane.Target) error) error {
-	sources := slices.DeleteFunc(append([]string{s.thingType, s.group}, args...), func(s string) bool { return s == "" })
+// runSelected prepares a run, finds the devices that are selected, and does the work on them.
+func (o *controlOptions) runSelected(ctx context.Context, args []string, console *cli.Console, operation string, work func(*controlplane.Run, []controlplane.Target) error) error {
+	sources := slices.DeleteFunc(append([]string{o.thingType, o.group}, args...), func(s string) bool { return s == "" })
 	if len(sources) != 1 {
 		return &cli.UsageError{Err: errors.New("name the devices by one of FILE.csv, --thing-type TYPE and --thing-group GROUP")}
 	}
@@ -155,10 +154,10 @@ func (s *selection) run(ctx context.Context, args []string, console *cli.Console
 	}
 	return o.run(ctx, console, operation+" of "+sources[0], "", func(run *controlplane.Run) error {
 		switch {
-		case s.thingType != "":
-			targets, err = run.ThingsOfType(ctx, s.thingType)
-		case s.group != "":
-			targets, err = run.ThingsInGroup(ctx, s.group)
+		case o.thingType != "":
+			targets, err = run.ThingsOfType(ctx, o.thingType)
+		case o.group != "":
+			targets, err = run.ThingsInGroup(ctx, o.group)
 		}
 		if err != nil {
 			return err
@@ -238,14 +237,13 @@ func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpo
 
 func newCleanupCmd(console *cli.Console) *cobra.Command {
 	var o controlOptions
-	var thingType string
 	cmd := cli.Command("cleanup {FILE.json | --all-of-type TYPE} [flags]", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
-		if (thingType == "") == (len(args) == 0) {
+		if (o.thingType == "") == (len(args) == 0) {
 			return &cli.UsageError{Err: errors.New("name what to remove by either FILE.json or --all-of-type TYPE")}
 		}
-		operation, endpoint := "cleanup of thing type "+thingType, ""
-		cleanup := func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupType(ctx, thingType) }
-		if thingType == "" {
+		operation, endpoint := "cleanup of thing type "+o.thingType, ""
+		cleanup := func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupType(ctx, o.thingType) }
+		if o.thingType == "" {
 			report, err := readFile(args[0], fleet.ReadReport)
 			if err != nil {
 				return err
@@ -259,26 +257,25 @@ func newCleanupCmd(console *cli.Console) *cobra.Command {
 		})
 	})
 	o.addFlags(cmd.Flags(), "delete", "remove")
-	cmd.Flags().StringVar(&thingType, "all-of-type", "", "remove all things of the thing type `TYPE`")
+	cmd.Flags().StringVar(&o.thingType, "all-of-type", "", "remove all things of the thing type `TYPE`")
 	return cmd
 }
 
 func newRevokeCmd(console *cli.Console) *cobra.Command {
 	var o controlOptions
-	var from selection
 	var deactivate bool
 	cmd := cli.Command("revoke {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
 		status, verb := types.CertificateStatusRevoked, "revoked"
 		if deactivate {
 			status, verb = types.CertificateStatusInactive, "deactivated"
 		}
-		return from.run(ctx, args, console, &o, verb, func(run *controlplane.Run, targets []controlplane.Target) error {
+		return o.runSelected(ctx, args, console, verb, func(run *controlplane.Run, targets []controlplane.Target) error {
 			counts, err := run.Revoke(ctx, targets, status)
 			return o.report(console, verb, counts, err)
 		})
 	})
 	o.addFlags(cmd.Flags(), "apply", "revoke")
-	from.addFlags(cmd.Flags())
+	o.addSelection(cmd.Flags())
 	cmd.Flags().BoolVar(&deactivate, "deactivate", false, "set certificates to INACTIVE, from which they can be activated again")
 	return cmd
 }
@@ -288,14 +285,13 @@ var jobName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,51}$`)
 
 func newRotateCmd(console *cli.Console) *cobra.Command {
 	var o controlOptions
-	var from selection
 	var name string
 	var wait time.Duration
 	cmd := cli.Command("rotate {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
 		if !jobName.MatchString(name) {
 			return &fleet.ValueError{Name: "--job", Value: name, Want: "1 to 51 characters of a-z A-Z 0-9 _ -"}
 		}
-		return from.run(ctx, args, console, &o, "rotation "+name, func(run *controlplane.Run, targets []controlplane.Target) error {
+		return o.runSelected(ctx, args, console, "rotation "+name, func(run *controlplane.Run, targets []controlplane.Target) error {
 			done, err := run.Rotate(ctx, targets, name)
 			if err == nil && wait > 0 && o.apply {
 				ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("devices have not rotated within %s (--wait): %w", wait, context.DeadlineExceeded))
@@ -313,7 +309,7 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 		})
 	})
 	o.addFlags(cmd.Flags(), "apply", "create the jobs")
-	from.addFlags(cmd.Flags())
+	o.addSelection(cmd.Flags())
 	cmd.Flags().StringVar(&name, "job", time.Now().UTC().Format("rotate-20060102"), "begin the ids of the jobs with `NAME`")
 	cmd.Flags().Lookup("job").DefValue = "rotate-DATE"
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait for the results, for `DURATION` at most")

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2/maybe"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -94,7 +93,7 @@ func (o *output) write(console *cli.Console, r *fleet.Report) (err error) {
 		var b bytes.Buffer
 		failed := write(&b)
 		if failed == nil {
-			failed = maybe.WriteFile(path, b.Bytes(), 0o644) // whole or, but on Windows, not at all
+			failed = osfile.Replace(path, b.Bytes(), 0o644)
 		}
 		if failed != nil { // a full disk, after a check that it can be written
 			err = errors.Join(err, fmt.Errorf("writing the report: %v", fileError(path, failed)))
