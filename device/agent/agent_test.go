@@ -63,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	claim, err := tls.X509KeyPair(server.Claim().CertificatePEM, server.Claim().PrivateKeyPEM)
+	claim, err := server.Claim().TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 		Provision: provision.Config{
 			Store:      store,
 			Session:    session.Options{Endpoint: host, Port: port, RootCAs: server.RootCAs(), Proxy: "direct"},
-			Claims:     []*tls.Certificate{&claim},
+			Claims:     []*tls.Certificate{claim},
 			Template:   localcore.TemplateName,
 			Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"},
 		},

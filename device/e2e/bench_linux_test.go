@@ -70,7 +70,7 @@ type floor struct {
 
 func newFloor(b *testing.B, c *cloud, rtt time.Duration) *floor {
 	b.Helper()
-	claim, err := tls.X509KeyPair(c.Claim().CertificatePEM, c.Claim().PrivateKeyPEM)
+	claim, err := c.Claim().TLS()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func newFloor(b *testing.B, c *cloud, rtt time.Duration) *floor {
 		b.Fatal(err)
 	}
 	go answerEach(l)
-	f := &floor{link: newLink(b, l.Addr().String(), rtt/2), listener: l, claim: claim, roots: x509.NewCertPool()}
+	f := &floor{link: newLink(b, l.Addr().String(), rtt/2), listener: l, claim: *claim, roots: x509.NewCertPool()}
 	f.roots.AddCert(server.Leaf)
 	return f
 }

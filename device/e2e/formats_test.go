@@ -83,13 +83,13 @@ func (f formats) start(t *testing.T) *localcore.Server {
 func (f formats) provisioning(t *testing.T, core *localcore.Server) provision.Config {
 	t.Helper()
 	host, port := core.Endpoint()
-	claim, err := tls.X509KeyPair(core.Claim().CertificatePEM, core.Claim().PrivateKeyPEM)
+	claim, err := core.Claim().TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return provision.Config{
 		Store: f.store(t, "2974685"), Session: session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs(), Proxy: "direct"},
-		Claims: []*tls.Certificate{&claim}, Template: localcore.TemplateName, Author: "Wilford Brimley",
+		Claims: []*tls.Certificate{claim}, Template: localcore.TemplateName, Author: "Wilford Brimley",
 		Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"},
 	}
 }

@@ -66,7 +66,7 @@ func stableAddress(t testing.TB) string {
 // newConfig describes n devices against the core.
 func newConfig(t testing.TB, core *localcore.Server, n int) fleet.Config {
 	t.Helper()
-	claim, err := tls.X509KeyPair(core.Claim().CertificatePEM, core.Claim().PrivateKeyPEM)
+	claim, err := core.Claim().TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func newConfig(t testing.TB, core *localcore.Server, n int) fleet.Config {
 		Device: func(serial string) provision.Config {
 			return provision.Config{
 				Session:           session.Options{Endpoint: host, Port: port, RootCAs: roots, Proxy: "direct"},
-				Claims:            []*tls.Certificate{&claim},
+				Claims:            []*tls.Certificate{claim},
 				Template:          localcore.TemplateName,
 				Parameters:        map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 				ExpectedThingName: "fleety_" + serial,

@@ -20,7 +20,7 @@ func ExampleEnroll() {
 		log.Fatal(err)
 	}
 	defer core.Close()
-	claim, err := tls.X509KeyPair(core.Claim().CertificatePEM, core.Claim().PrivateKeyPEM)
+	claim, err := core.Claim().TLS()
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func ExampleEnroll() {
 		Device: func(serial string) provision.Config {
 			return provision.Config{
 				Session:    session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs()},
-				Claims:     []*tls.Certificate{&claim},
+				Claims:     []*tls.Certificate{claim},
 				Template:   localcore.TemplateName,
 				Parameters: map[string]string{"serialNumber": serial, "deviceLocation": "USA"},
 			}

@@ -48,12 +48,11 @@ func dialBench(b *testing.B, s *localcore.Server, id string, config *tls.Config,
 
 func claimTLSBench(b *testing.B, s *localcore.Server) *tls.Config {
 	b.Helper()
-	claim := s.Claim()
-	pair, err := tls.X509KeyPair(claim.CertificatePEM, claim.PrivateKeyPEM)
+	claim, err := s.Claim().TLS()
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &tls.Config{RootCAs: s.RootCAs(), Certificates: []tls.Certificate{pair}, ServerName: "localhost"}
+	return &tls.Config{RootCAs: s.RootCAs(), Certificates: []tls.Certificate{*claim}, ServerName: "localhost"}
 }
 
 // The aim is under 50 ms.

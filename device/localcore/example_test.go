@@ -26,13 +26,13 @@ func ExampleStart() {
 	}
 	defer s.Close()
 
-	claim, err := tls.X509KeyPair(s.Claim().CertificatePEM, s.Claim().PrivateKeyPEM)
+	claim, err := s.Claim().TLS()
 	if err != nil {
 		log.Fatal(err)
 	}
 	host, port := s.Endpoint()
 	conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", host, port), &tls.Config{
-		RootCAs: s.RootCAs(), Certificates: []tls.Certificate{claim},
+		RootCAs: s.RootCAs(), Certificates: []tls.Certificate{*claim},
 	})
 	if err != nil {
 		log.Fatal(err)

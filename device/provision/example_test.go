@@ -34,7 +34,7 @@ func ExampleRun() {
 		fmt.Println(err)
 		return
 	}
-	claim, err := tls.X509KeyPair(aws.Claim().CertificatePEM, aws.Claim().PrivateKeyPEM)
+	claim, err := aws.Claim().TLS()
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -44,7 +44,7 @@ func ExampleRun() {
 		result, err := provision.Run(ctx, provision.Config{
 			Store:      store,
 			Session:    session.Options{Endpoint: host, Port: port, RootCAs: aws.RootCAs(), Proxy: "direct"},
-			Claims:     []*tls.Certificate{&claim},
+			Claims:     []*tls.Certificate{claim},
 			Template:   localcore.TemplateName,
 			Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"},
 		})

@@ -61,7 +61,7 @@ type device struct {
 
 func newDevice(t *testing.T, core *localcore.Server) *device {
 	t.Helper()
-	claim, err := tls.X509KeyPair(core.Claim().CertificatePEM, core.Claim().PrivateKeyPEM)
+	claim, err := core.Claim().TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func newDevice(t *testing.T, core *localcore.Server) *device {
 		core: core,
 		config: provision.Config{
 			Session:           session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs(), Proxy: "direct"},
-			Claims:            []*tls.Certificate{&claim},
+			Claims:            []*tls.Certificate{claim},
 			Template:          localcore.TemplateName,
 			Parameters:        map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 			ExpectedThingName: thing,

@@ -23,8 +23,7 @@ func claimOptions(t *testing.T, c localcore.Config) (*localcore.Server, session.
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { core.Close() })
-	claim := core.Claim()
-	pair, err := tls.X509KeyPair(claim.CertificatePEM, claim.PrivateKeyPEM)
+	claim, err := core.Claim().TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +33,7 @@ func claimOptions(t *testing.T, c localcore.Config) (*localcore.Server, session.
 		Port:        port,
 		ClientID:    "claim-1",
 		RootCAs:     core.RootCAs(),
-		Certificate: func(context.Context) (*tls.Certificate, error) { return &pair, nil },
+		Certificate: func(context.Context) (*tls.Certificate, error) { return claim, nil },
 		Proxy:       "direct",
 	}
 }

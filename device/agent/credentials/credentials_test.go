@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -45,7 +44,7 @@ func newCloud(t *testing.T) *cloud {
 	}
 	t.Cleanup(func() { s.Close() })
 	claim := s.Claim()
-	pair, err := tls.X509KeyPair(claim.CertificatePEM, claim.PrivateKeyPEM)
+	pair, err := claim.TLS()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func startEmulator(t *testing.T) *localcore.Server {
 // enroll enrolls n devices from a serial number on.
 func enroll(t *testing.T, core *localcore.Server, first string, n int) *fleet.Report {
 	t.Helper()
-	claim, err := tls.X509KeyPair(core.Claim().CertificatePEM, core.Claim().PrivateKeyPEM)
+	claim, err := core.Claim().TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func enroll(t *testing.T, core *localcore.Server, first string, n int) *fleet.Re
 	r, err := fleet.Enroll(t.Context(), fleet.Config{Serials: serials, Device: func(serial string) provision.Config {
 		return provision.Config{
 			Session:    session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs(), Proxy: "direct"},
-			Claims:     []*tls.Certificate{&claim},
+			Claims:     []*tls.Certificate{claim},
 			Template:   localcore.TemplateName,
 			Parameters: map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 		}

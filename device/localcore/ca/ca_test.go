@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -22,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/ca"
 )
 
@@ -191,6 +193,25 @@ func TestPEMFormsAreAWSs(t *testing.T) {
 	block, _ = pem.Decode(issued.PublicKeyPEM)
 	if block == nil || block.Type != "PUBLIC KEY" {
 		t.Error("the public key is not PKIX")
+	}
+}
+
+func TestCredentialServesTLSWithItsKey(t *testing.T) {
+	a := open(t, "")
+	own, err := a.IssueKeys(ca.NewKey, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := own.TLS()
+	if err != nil || !awsiot.Matches(pair.PrivateKey.(crypto.Signer), pair.Leaf) || awsiot.CertificateID(pair.Leaf) != own.CertificateID {
+		t.Errorf("%v, %v", pair, err)
+	}
+	signed, err := a.IssueForCSR(csrFor(t, p256(t), &x509.CertificateRequest{}), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pair, err := signed.TLS(); err == nil {
+		t.Errorf("%v without a key", pair)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -49,6 +50,16 @@ func (c Credential) GoString() string { return c.String() }
 
 // LogValue is String.
 func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// TLS returns the certificate with its key, as crypto/tls takes it. The error is that of a credential
+// without a key, as one for a CSR is.
+func (c Credential) TLS() (*tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(c.CertificatePEM, c.PrivateKeyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("%v with its key: %w", c, err)
+	}
+	return &pair, nil
+}
 
 // A CSRError says what is wrong with a certificate signing request.
 type CSRError struct{ Reason string }
