@@ -3,19 +3,10 @@ package session
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
-	"net"
 	"testing"
-	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 )
-
-// deadConn is a connection whose peer is gone.
-type deadConn struct{ net.Conn }
-
-func (deadConn) Write([]byte) (int, error)        { return 0, net.ErrClosed }
-func (deadConn) SetWriteDeadline(time.Time) error { return nil }
 
 // FuzzRead lets a server send anything after a SUBSCRIBE for two filters.
 // Whatever it is ends in an error, and answers the request only if it is its
@@ -29,11 +20,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		r := subscribe([]string{"a", "b"})
 		*r.id, r.answered = 1, make(chan struct{})
-		s := &Session{
-			conn:    tls.Client(deadConn{}, &tls.Config{InsecureSkipVerify: true}),
-			waiting: []*request{r},
-			writing: make(chan struct{}, 1),
-		}
+		s := &Session{waiting: []*request{r}, ended: true} // a PUBACK would be sent after the test
 		reader := bufio.NewReader(bytes.NewReader(sent))
 		for {
 			var p packets.ControlPacket
