@@ -124,11 +124,11 @@ TEST = MAKEFLAGS= MFLAGS= $(GOTESTSUM) --format standard-quiet --rerun-fails=1 -
 
 # Without Python there is no AWS command line that it makes faster.
 unit-device: $(AWSSDK)/node_modules
-	$(if $(shell command -v python3),.ci/aws.py dist/aws) env $(TEST) --packages='./device/e2e ./device/... ./hook/...' -- -race -vet=all -p 3 -parallel 4 -timeout 12m
+	$(if $(shell command -v python3),.ci/aws.py dist/aws) env $(TEST) --packages='./device/e2e ./device/... ./hook/...' -- -race -vet=all -p 3 -parallel 4 -timeout 30m
 	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
 
 unit-others: rehearse
-	$(TEST) --packages='./infra/...' -- -vet=all -timeout 12m
+	$(TEST) --packages='./infra/...' -- -vet=all -timeout 30m
 	cd .ci/release && GOWORK=off $(GO) test .
 	cd testcontainers && GOWORK=off $(GO) test ./...
 
