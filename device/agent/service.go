@@ -54,11 +54,13 @@ func (t turn) take(ctx context.Context, conn *session.Session) (release func(), 
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if conn.Err() != nil { // by another request
+	select {
+	case <-conn.Done():
 		<-t
-		return nil, session.ErrNotConnected
+		return nil, session.ErrNotConnected // by another request
+	default:
+		return func() { <-t }, nil
 	}
-	return func() { <-t }, nil
 }
 
 const denialPause = time.Hour // for a request that has ended maxRejections connections in a row

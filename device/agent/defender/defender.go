@@ -127,9 +127,9 @@ func (r *Reporter) read() (metrics map[string]any, now map[string]uint64, err er
 		return nil, nil, err
 	}
 	stats := map[string]uint64{}
-	for name, count := range now {
-		if last, ok := r.last[name]; ok && count >= last {
-			stats[name] = count - last
+	for name := range counters {
+		if r.last != nil && now[name] >= r.last[name] {
+			stats[name] = now[name] - r.last[name]
 		}
 	}
 	if len(stats) == len(counters) { // no interface has gone

@@ -119,6 +119,26 @@ func TestReports(t *testing.T) {
 }
 
 // A report stays within the size of a message, whatever is open.
+// A device may have no interface but the loopback for a while.
+func TestReportWithoutInterfacesHasNoTraffic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, c := copyNet(t), &conn{t: t}
+		if err := os.WriteFile(filepath.Join(dir, "dev"), []byte("lo: 700 7 0 0 0 0 0 0 700 7 0 0 0 0 0 0\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Minute)
+		defer cancel()
+		r := &defender.Reporter{Interval: 5 * time.Minute, Net: dir}
+		if err := r.Serve(ctx, c); err != nil {
+			t.Error(err)
+		}
+		want := map[string]any{"bytes_in": 0.0, "bytes_out": 0.0, "packets_in": 0.0, "packets_out": 0.0}
+		if diff := cmp.Diff(want, c.reports[1].Metrics["network_stats"]); diff != "" {
+			t.Errorf("traffic (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestReportOfManySocketsFits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, c := copyNet(t), &conn{t: t}

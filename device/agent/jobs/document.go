@@ -10,7 +10,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A document is a job document of AWS's schema 1.0, or of the one before, with an operation for steps.
+// A document is a job document of AWS's schema 1.0, or of the one before it, which has "operation"
+// in place of steps.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/job-templates-managed.html; the schema is described
 // at https://github.com/awslabs/aws-iot-device-client/tree/main/source/jobs

@@ -254,7 +254,7 @@ func (r *run) disk(_ context.Context, name string) {
 	case known && free < 1<<20: // more than identity, journal and their replacements ever need
 		r.warn(name, fmt.Sprintf("%s can be written and synced, and has %d kB left", dir, free>>10), "", "free space there if it becomes less")
 	case slices.Contains([]string{"tmpfs", "ramfs"}, r.FileSystem(dir)):
-		r.warn(name, fmt.Sprintf("%s is in memory (%s)", dir, r.FileSystem(dir)), "the identity is gone when the device restarts, and it has to be provisioned again", "set stateDir to a folder on a disk")
+		r.warn(name, fmt.Sprintf("%s is in memory (%s)", dir, r.FileSystem(dir)), "the identity is gone when the device restarts, and it has to be provisioned again", "set stateDir, or primary.certificatepath where that is set, to a place on a disk")
 	default:
 		r.ok(name, fmt.Sprintf("%s can be written and synced, in %v", dir, time.Since(began).Round(time.Millisecond)))
 	}
