@@ -126,7 +126,7 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 	o.ClientID = id.Record.ThingName
 	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
 	o.OnMessage = a.deliver
-	o.KeepSession = true
+	o.KeepSession, o.AnswerTimeout = true, answerTimeout
 	conn, err := session.Connect(ctx, o)
 	if err != nil {
 		return id, 0, err

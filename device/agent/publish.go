@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"time"
 
@@ -32,12 +31,6 @@ func settle(ctx context.Context, conn *session.Session, rejections int) error {
 		return session.ErrNotConnected // not by the request
 	}
 	return context.Cause(ctx)
-}
-
-// awaitAnswer bounds the wait for the answer to a packet with so many bytes.
-func awaitAnswer(ctx context.Context, bytes int) (context.Context, context.CancelFunc) {
-	timeout := answerTimeout + session.TransferTime(bytes)
-	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout.Round(time.Second), context.DeadlineExceeded))
 }
 
 // A publisher sends what is in the outbox.
@@ -113,9 +106,6 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 		bytes += len(m.Topic) + len(m.Payload)
 	}
 	p.pace.sent(len(batch), bytes)
-	// Less is sent after a batch that takes too long, but never less than the first message.
-	ctx, cancel := awaitAnswer(ctx, len(batch[0].Payload))
-	defer cancel()
 	began := time.Now()
 	acknowledged, err := conn.PublishAll(ctx, messages...)
 	p.window.adapt(time.Since(began))

@@ -117,8 +117,6 @@ func (c serviceConn) attempt(ctx context.Context, packet, topic string, send fun
 	if err := settle(ctx, c.conn, d.count); err != nil {
 		return err
 	}
-	ctx, cancel := awaitAnswer(ctx, 0)
-	defer cancel()
 	err := send(ctx)
 	if errors.Is(err, context.Canceled) { // perhaps by the end of the connection
 		err = cmp.Or(c.conn.Err(), err)

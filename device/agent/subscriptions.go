@@ -228,15 +228,13 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, c serviceConn) error
 			return err
 		}
 		add, remove := s.next()
-		answer, cancel := awaitAnswer(ctx, 0)
 		switch {
 		case remove != "":
-			err = c.conn.Unsubscribe(answer, remove)
+			err = c.conn.Unsubscribe(ctx, remove)
 		case add != "":
 			s.expect(add)
 			err = c.attempt(ctx, "SUBSCRIBE", add, func(ctx context.Context) error { return c.conn.Subscribe(ctx, add) })
 		}
-		cancel()
 		_, rejected := errors.AsType[*session.SubackError](err)
 		rejected = rejected || errors.Is(err, errDenied)
 		if err == nil && add != "" {

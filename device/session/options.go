@@ -62,6 +62,10 @@ type Options struct {
 
 	KeepAlive      time.Duration // 0 means 60 s; AWS IoT honours 30 s to 1200 s
 	ConnectTimeout time.Duration // from the look-up to CONNACK; 0 means 30 s
+	// AnswerTimeout bounds the wait for an acknowledgement, besides the context of the call. What a
+	// slow link needs for the bytes that are ahead of it, in either direction, comes on top.
+	// 0 means no bound.
+	AnswerTimeout time.Duration
 
 	// OnMessage receives every message, in order, on a goroutine of the session. It must not block,
 	// nor call the session. nil drops them. PUBACK follows with what is sent next, within 10 ms.
@@ -89,7 +93,7 @@ type Shared interface {
 	// message to the subscribed filters is lost then.
 	SessionPresent() bool
 	// Publish publishes at QoS 1, within the rates of AWS IoT, and waits for PUBACK, for 30 seconds
-	// at most. A topic that has ended three connections in a row, as AWS IoT denies a publish,
+	// besides what a slow link needs for the bytes ahead of it. A topic that has ended three connections in a row, as AWS IoT denies a publish,
 	// fails for an hour without being sent.
 	Publish(ctx context.Context, topic string, payload []byte) error
 }
@@ -119,7 +123,7 @@ func (o Options) withDefaults() (Options, error) {
 		err = errors.New("no endpoint")
 	case o.Port < 1 || o.Port > 65535:
 		err = fmt.Errorf("port %d is not between 1 and 65535", o.Port)
-	case o.KeepAlive < time.Second || o.KeepAlive >= 1<<16*time.Second || o.ConnectTimeout < 0:
+	case o.KeepAlive < time.Second || o.KeepAlive >= 1<<16*time.Second || o.ConnectTimeout < 0 || o.AnswerTimeout < 0:
 		err = errors.New("duration out of range")
 	default:
 		return o, nil

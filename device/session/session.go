@@ -35,9 +35,9 @@ const (
 	ackDelay        = 10 * time.Millisecond // how long a PUBACK waits for a packet to share a write with
 )
 
-// TransferTime returns how long so many bytes may take on the slowest link that is reckoned with,
+// transferTime returns how long so many bytes may take on the slowest link that is reckoned with,
 // one of 2 KB per second.
-func TransferTime(bytes int) time.Duration { return time.Duration(bytes) * time.Second / (2 << 10) }
+func transferTime(bytes int) time.Duration { return time.Duration(bytes) * time.Second / (2 << 10) }
 
 // maxRecord is what one TLS record holds, in bytes.
 const maxRecord = 16 << 10
@@ -62,8 +62,8 @@ type Session struct {
 	asked      bool   // something that must be answered was sent, and nothing has come since
 	roundTrips int
 	keepAlive  *time.Timer
-	pinged     bool  // PINGREQ waits for its PINGRESP
-	received   int64 // bytes when PINGREQ was sent, or later
+	pings      []chan struct{} // of the PINGREQs without PINGRESP, oldest first; closed by it
+	received   int64           // bytes when PINGREQ was sent, or later
 
 	done chan struct{}
 	err  error // why the session ended; to be read after done
@@ -203,26 +203,56 @@ func (s *Session) exchange(ctx context.Context, requests ...*request) (answered 
 		return 0, s.fault(requests[0], err)
 	}
 	for i, r := range requests {
-		select {
-		case <-r.answered:
-		case <-s.done:
-			select {
-			case <-r.answered: // the answer was the last thing that came
-			default:
-				err := ErrNotConnected
-				if e, ok := errors.AsType[*Error](s.err); ok {
-					err = e.Err
-				}
-				return i, s.fault(r, err)
-			}
-		case <-ctx.Done():
-			return i, s.fault(r, context.Cause(ctx))
-		}
-		if r.err != nil {
-			return i, s.fault(r, r.err)
+		if err := s.await(ctx, r); err != nil {
+			return i, s.fault(r, err)
 		}
 	}
 	return len(requests), nil
+}
+
+// await waits for the answer to a request. On a slow link it may come behind large messages: when
+// AnswerTimeout has passed, only a PINGRESP that comes before it says that it will not come.
+func (s *Session) await(ctx context.Context, r *request) error {
+	var late <-chan time.Time
+	var ponged <-chan struct{}
+	if s.o.AnswerTimeout > 0 {
+		s.mu.Lock()
+		late = time.After(s.o.AnswerTimeout + s.sendTime())
+		s.mu.Unlock()
+	}
+	for {
+		select {
+		case <-r.answered:
+			return r.err
+		case <-s.done:
+			select {
+			case <-r.answered: // the answer was the last thing that came
+				return r.err
+			default:
+			}
+			if e, ok := errors.AsType[*Error](s.err); ok {
+				return e.Err
+			}
+			return ErrNotConnected
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-late:
+			s.mu.Lock()
+			ponged = s.ping()
+			s.mu.Unlock()
+		case <-ponged:
+			return fmt.Errorf("no answer within %v, but one to a later PINGREQ: %w", s.o.AnswerTimeout, context.DeadlineExceeded)
+		}
+	}
+}
+
+// sendTime returns how long what waits for its answer may take to be sent. The caller holds mu.
+func (s *Session) sendTime() time.Duration {
+	ahead := 0 // bytes
+	for _, r := range s.waiting {
+		ahead += r.size
+	}
+	return transferTime(ahead)
 }
 
 // send registers the requests and starts to write them, after what waits to be written.
@@ -310,8 +340,7 @@ func (s *Session) takeOut() []byte {
 }
 
 // startKeepAlive sends a PINGREQ whenever 9/10 of the keep-alive time has passed, and ends the
-// session when no PINGRESP comes (MQTT 3.1.1, section 3.1.2.10). It may come behind other packets on
-// a slow link, and goes behind those that wait for their answers.
+// session when neither PINGRESP nor anything else comes (MQTT 3.1.1, section 3.1.2.10).
 func (s *Session) startKeepAlive() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -322,24 +351,33 @@ func (s *Session) startKeepAlive() {
 		s.mu.Lock()
 		before := s.received
 		s.received = s.meter.in.Load()
-		unanswered := s.pinged && s.received == before
-		if !s.ended && !unanswered {
-			ahead := 0 // bytes
-			if !s.pinged {
-				s.pinged = true
-				s.out = append(s.out, packets.Pingreq<<4, 0)
-				s.running.Go(s.write)
-				for _, r := range s.waiting {
-					ahead += r.size
-				}
-			}
-			s.keepAlive.Reset(s.o.pingTimeout() + TransferTime(ahead))
+		unanswered := len(s.pings) > 0 && s.received == before
+		switch {
+		case s.ended || unanswered:
+		case len(s.pings) == 0:
+			s.ping()
+		default:
+			s.keepAlive.Reset(s.o.pingTimeout())
 		}
 		s.mu.Unlock()
 		if unanswered {
 			s.finish(errors.New("no answer to PINGREQ, and nothing else came either"))
 		}
 	})
+}
+
+// ping sends PINGREQ and returns what its PINGRESP closes. On a slow link PINGREQ goes behind what
+// waits for its answer, and PINGRESP comes behind other packets. The caller holds mu.
+func (s *Session) ping() <-chan struct{} {
+	answered := make(chan struct{})
+	if !s.ended {
+		s.pings = append(s.pings, answered)
+		s.out = append(s.out, packets.Pingreq<<4, 0)
+		s.running.Go(s.write)
+		s.received = s.meter.in.Load()
+		s.keepAlive.Reset(s.o.pingTimeout() + s.sendTime())
+	}
+	return answered
 }
 
 // finish ends the session, once; err is nil for Close.
@@ -538,9 +576,12 @@ func (s *Session) receive(packet packets.ControlPacket) error {
 			return nil
 		}
 	case *packets.PingrespPacket:
-		if s.pinged && !s.ended {
-			s.pinged = false
-			s.keepAlive.Reset(s.o.pingInterval())
+		if len(s.pings) > 0 {
+			close(s.pings[0])
+			s.pings = s.pings[1:]
+			if len(s.pings) == 0 && !s.ended {
+				s.keepAlive.Reset(s.o.pingInterval())
+			}
 		}
 		return nil
 	}

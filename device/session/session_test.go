@@ -408,6 +408,71 @@ func TestSlowLinkCarriesTheGreatestMessage(t *testing.T) {
 	}
 }
 
+// Large messages that the server has kept take minutes, and answers come behind them.
+func TestAnswerBehindLargeMessagesIsAwaited(t *testing.T) {
+	behind := func(w io.Writer, p packets.ControlPacket) bool {
+		for range 2 {
+			stored := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
+			stored.TopicName, stored.Payload = "stored", make([]byte, session.MaxPayload)
+			stored.Write(w)
+		}
+		answer(w, p)
+		return true
+	}
+	for name, tc := range map[string]struct {
+		hooks hooks
+		idle  time.Duration
+	}{
+		"PUBACK":                        {hooks{packets.Publish: behind}, 0},
+		"PINGRESP of before and PUBACK": {hooks{packets.Publish: behind, packets.Pingreq: behind}, session.DefaultKeepAlive},
+	} {
+		t.Run(name, func(t *testing.T) {
+			slowBubble(t, tls.VersionTLS13, slowRate, tc.hooks, func(t *testing.T, o session.Options) {
+				o.AnswerTimeout = 30 * time.Second
+				c, err := session.Connect(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close(t.Context())
+				time.Sleep(tc.idle)
+				if err := c.Publish(t.Context(), "t", []byte("x")); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A server that is there, and sends other messages, does not make up for an answer.
+func TestAnswerThatDoesNotComeIsNotAwaited(t *testing.T) {
+	others := func(w io.Writer, p packets.ControlPacket) bool {
+		w.Write(publish("other", "x"))
+		answer(w, p)
+		return true
+	}
+	nothing := func(io.Writer, packets.ControlPacket) bool { return true }
+	for _, size := range []int{1, session.MaxPayload} {
+		bubble(t, tls.VersionTLS13, hooks{packets.Publish: nothing, packets.Pingreq: others}, func(t *testing.T, o session.Options) {
+			o.AnswerTimeout = 30 * time.Second
+			c, err := session.Connect(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close(t.Context())
+			began := time.Now()
+			err = c.Publish(t.Context(), "t", make([]byte, size))
+			took, least := time.Since(began), o.AnswerTimeout+time.Duration(size)*time.Second/(2<<10)
+			if !errors.Is(err, context.DeadlineExceeded) || took < least || took > least+time.Second {
+				t.Errorf("a message of %d bytes: %v after %v", size, err, took)
+			}
+			time.Sleep(2 * session.DefaultKeepAlive)
+			if err := c.Err(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestDeadLinkIsNoticed(t *testing.T) {
 	for _, size := range []int{1, session.MaxPayload} {
 		nothing := func(io.Writer, packets.ControlPacket) bool { return true }
@@ -419,7 +484,7 @@ func TestDeadLinkIsNoticed(t *testing.T) {
 			defer c.Close(t.Context())
 			began := time.Now()
 			err = c.Publish(t.Context(), "t", make([]byte, size))
-			most := session.DefaultKeepAlive*9/10 + 20*time.Second + session.TransferTime(size)
+			most := session.DefaultKeepAlive*9/10 + 20*time.Second + time.Duration(size)*time.Second/(2<<10)
 			if took := time.Since(began); err == nil || took > most {
 				t.Errorf("a message of %d bytes: %v after %v", size, err, took)
 			}
