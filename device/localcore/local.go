@@ -56,7 +56,7 @@ func (s *Server) localHandler() http.Handler {
 		},
 		"POST /_local/expire-tokens": func(http.ResponseWriter, *http.Request) (any, error) {
 			expired, err := s.ExpireTokens()
-			return map[string][]string{"certificateIds": expired}, err
+			return map[string][]string{"certificateIds": append([]string{}, expired...)}, err // no null
 		},
 		"GET /_local/fidelity": func(http.ResponseWriter, *http.Request) (any, error) { return Ambiguities(), nil },
 	} {
