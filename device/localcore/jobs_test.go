@@ -215,6 +215,32 @@ func must[T any](v T, err error) func(*testing.T) T {
 	}
 }
 
+// The parts of a job and of an execution that hold nothing are described as empty objects, as in the
+// examples of AWS's command line, and CreateJob takes them back.
+func TestEmptyPartsOfJobsAreDescribed(t *testing.T) {
+	t.Parallel()
+	s := startWithThings(t, "T")
+	s.createJob(t, "j", "thing/T", "")
+	const empty = `"presignedUrlConfig":{},"jobExecutionsRolloutConfig":{},"timeoutConfig":{}`
+	for target, want := range map[string][]string{
+		"/jobs/j":          strings.Split(empty, ","),
+		"/jobs/j/things":   {`"retryAttempt":0`},
+		"/things/T/jobs":   {`"retryAttempt":0`},
+		"/things/T/jobs/j": {`"statusDetails":{}`},
+	} {
+		status, answer := call(t, s.Server, "GET", target, "")
+		for _, part := range want {
+			if status != http.StatusOK || !strings.Contains(answer, part) {
+				t.Errorf("%s: %d %s, want %s", target, status, answer, part)
+			}
+		}
+	}
+	body := `{"targets":["` + s.ARN("thing/T") + `"],"document":"{}",` + empty + `}`
+	if status, answer := call(t, s.Server, "PUT", "/jobs/k", body); status != http.StatusOK {
+		t.Errorf("created with %s: %d %s", empty, status, answer)
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/developerguide/jobs-http-device-api.html:
 // a request that is signed for the jobs data plane gets its answer, and any other that of the
 // control plane on the same path.

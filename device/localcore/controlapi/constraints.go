@@ -89,6 +89,11 @@ func (q *request) validate() error {
 func (c constraints) check(s shape, at string, value any, report func(at, constraint string)) {
 	path := func(name string) string { return strings.TrimPrefix(at+"."+name, ".") }
 	below := func(name, shape string, value any) { c.check(c.Shapes[shape], path(name), value, report) }
+	element := func(name, shape string, value any) {
+		if below(name, shape, value); value == nil { // https://smithy.io/2.0/spec/type-refinement-traits.html#sparse-trait
+			report(path(name), "Member must not be null")
+		}
+	}
 	size, length, types := 0.0, "length ", "" // types are those that the value may have
 	switch v := value.(type) {
 	case nil:
@@ -106,16 +111,16 @@ func (c constraints) check(s shape, at string, value any, report func(at, constr
 		}
 	case float64:
 		if size, length, types = v, "value ", "double float"; v == math.Trunc(v) {
+			types = "long double float"
+		}
+		if v == math.Trunc(v) && math.Abs(v) <= math.MaxInt32 {
 			types = "integer long double float"
 		}
 	case []any:
 		types = "list"
 		size = float64(len(v))
-		for i, element := range v {
-			name := strconv.Itoa(i+1) + ".member"
-			if below(name, s.Element, element); element == nil { // https://smithy.io/2.0/spec/type-refinement-traits.html#sparse-trait
-				report(path(name), "Member must not be null")
-			}
+		for i, value := range v {
+			element(strconv.Itoa(i+1)+".member", s.Element, value)
 		}
 	case map[string]any:
 		types = "structure map"
@@ -129,7 +134,7 @@ func (c constraints) check(s shape, at string, value any, report func(at, constr
 			shape, known := s.Members[name]
 			if s.Type == "map" {
 				below("key", s.Key, name)
-				below("value", s.Value, member)
+				element("value", s.Value, member)
 			} else if below(name, shape, member); !known && s.Type == "structure" { // in another case, for instance
 				report(path(name), "Member must be one of the service model")
 			}

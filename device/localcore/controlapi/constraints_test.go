@@ -28,7 +28,9 @@ func breaches(t *testing.T, s shape) (broken []any) {
 	switch s.Type {
 	case "boolean":
 		broken = []any{"yes"}
-	case "integer", "long":
+	case "integer":
+		broken = []any{1.5, float64(1 << 31)} // of 32 bits: https://smithy.io/2.0/spec/simple-types.html#integer
+	case "long":
 		broken = []any{1.5}
 	case "list", "map", "structure":
 		broken = []any{true}
@@ -59,6 +61,7 @@ func breaches(t *testing.T, s shape) (broken []any) {
 		}
 	case "map":
 		inside(s.Value, func(v any) any { return map[string]any{"key": v} })
+		broken = append(broken, map[string]any{"key": nil}) // as of a list
 		inside(s.Key, func(v any) any { return map[string]any{v.(string): nil} })
 	case "structure":
 		if len(s.Required) > 0 {

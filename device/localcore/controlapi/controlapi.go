@@ -17,6 +17,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/jobs"
@@ -86,6 +87,9 @@ func New(c Config) http.Handler {
 	}
 	for pattern, handler := range handlers {
 		mux.Handle(pattern, handler)
+		if parent := pattern[:strings.LastIndexByte(pattern, '/')]; strings.HasSuffix(pattern, "...}") && handlers[parent] == nil {
+			mux.Handle(parent, a.unknown("")) // from which ServeMux would redirect
+		}
 	}
 	mux.Handle("POST /{$}", a.byTarget())
 	mux.Handle("/", a.unknown(""))
@@ -99,10 +103,13 @@ func New(c Config) http.Handler {
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
-		if r.Header.Get(rules.ActionHeader) != "" {
+		switch {
+		case r.Header.Get(rules.ActionHeader) != "":
 			a.reject(w, r, "of a rule", &registry.Error{Code: "MissingAuthenticationTokenException", Status: http.StatusForbidden, Message: "HTTP actions sign no requests."})
-			return
+		case r.Method == http.MethodHead: // which ServeMux takes for GET
+			a.unknown("")(w, r)
+		default:
+			mux.ServeHTTP(w, r)
 		}
-		mux.ServeHTTP(w, r)
 	})
 }

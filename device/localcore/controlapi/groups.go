@@ -14,16 +14,16 @@ type groupProperties struct {
 	Attributes *registry.AttributeUpdate `json:"attributePayload"`
 }
 
-// orZero returns what p points to, zero without that.
-func orZero[T any](p *T) T { return *cmp.Or(p, new(T)) }
+// orNew returns p or, for nil, a pointer to zero.
+func orNew[T any](p *T) *T { return cmp.Or(p, new(T)) }
 
 // groupSummary is how lists name a group of things.
 func (a *api) groupSummary(name string) object { return a.ref("thinggroup", "groupName", name) }
 
 func newThingGroup(name, parent string, p groupProperties) registry.ThingGroup {
 	return registry.ThingGroup{
-		Name: name, Parent: parent, Description: orZero(cmp.Or(p.ThingGroupDescription, p.BillingGroupDescription)),
-		Attributes: orZero(p.Attributes).Attributes,
+		Name: name, Parent: parent, Description: *orNew(cmp.Or(p.ThingGroupDescription, p.BillingGroupDescription)),
+		Attributes: orNew(p.Attributes).Attributes,
 	}
 }
 

@@ -33,7 +33,8 @@ func jobSummary(j jobs.Job) object {
 }
 
 func jobDescription(j jobs.Job) object {
-	j.Document = "" // GetJobDocument has it
+	j.Document = ""                                                                                  // GetJobDocument has it
+	j.PresignedURL, j.Rollout, j.Timeout = orNew(j.PresignedURL), orNew(j.Rollout), orNew(j.Timeout) // as in AWS's example
 	return object{"job": j}
 }
 
@@ -54,6 +55,7 @@ func jobListed(j jobs.Job) object {
 func executionSummary(e jobs.Execution) object {
 	return object{
 		"status": e.Status, "queuedAt": e.QueuedAt, "lastUpdatedAt": e.LastUpdatedAt, "executionNumber": e.ExecutionNumber,
+		"retryAttempt": e.Retries(),
 	}.optional("startedAt", e.StartedAt)
 }
 
@@ -63,20 +65,20 @@ func executionKey(e jobs.Execution) string {
 }
 
 func (a *api) executionOfThing(e jobs.Execution) object {
-	return object{"thingArn": a.ARN("thing/" + e.ThingName), "jobExecutionSummary": executionSummary(e).optional("retryAttempt", e.Retries())}
+	return object{"thingArn": a.ARN("thing/" + e.ThingName), "jobExecutionSummary": executionSummary(e)}
 }
 
 func executionOfJob(e jobs.Execution) object {
-	return object{"jobId": e.JobID, "jobExecutionSummary": executionSummary(e).optional("retryAttempt", e.Retries())}
+	return object{"jobId": e.JobID, "jobExecutionSummary": executionSummary(e)}
 }
 
 func (a *api) jobExecution(e jobs.Execution) object {
-	out := executionSummary(e).with(object{"jobId": e.JobID, "thingArn": a.ARN("thing/" + e.ThingName), "versionNumber": e.VersionNumber})
-	if len(e.StatusDetails) > 0 {
-		out["statusDetails"] = object{"detailsMap": e.StatusDetails}
-	}
-	return object{"execution": out.optional("forceCanceled", e.ForceCanceled).
-		optional("approximateSecondsBeforeTimedOut", e.ApproximateSecondsBeforeTimedOut)}
+	out := executionSummary(e).with(object{
+		"jobId": e.JobID, "thingArn": a.ARN("thing/" + e.ThingName), "versionNumber": e.VersionNumber,
+		"statusDetails": object{}.optional("detailsMap", e.StatusDetails),
+	}).optional("forceCanceled", e.ForceCanceled).optional("approximateSecondsBeforeTimedOut", e.ApproximateSecondsBeforeTimedOut)
+	delete(out, "retryAttempt") // which only lists have
+	return object{"execution": out}
 }
 
 // deviceJobs returns what runs an operation of the jobs data plane, which gives documents as text.

@@ -146,6 +146,47 @@ func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
 	}
 }
 
+// A token continues the request that returned it, and no other.
+func TestTokenIsOfItsRequest(t *testing.T) {
+	t.Parallel()
+	e := start(t)
+	for i := range 3 {
+		name := fmt.Sprint("a", i)
+		must(e.registry.CreateThing(registry.Thing{Name: name, Attributes: map[string]string{"a": "1"}}))(t)
+		must(e.registry.CreateThingType(registry.ThingType{Name: name}))(t)
+		must(e.registry.CreatePolicy(name, document))(t)
+	}
+	get := func(target string) (code, next string) {
+		t.Helper()
+		r := must(http.Get(e.url + target))(t) //nolint:noctx // it is a test
+		defer r.Body.Close()
+		var page struct{ NextToken, NextMarker string }
+		if err := json.NewDecoder(r.Body).Decode(&page); err != nil {
+			t.Fatal(err)
+		}
+		return r.Header.Get("X-Amzn-ErrorType"), page.NextToken + page.NextMarker
+	}
+	_, things := get("/things?maxResults=1")
+	_, policies := get("/policies?pageSize=1")
+	for target, want := range map[string]string{
+		"/things?maxResults=2&nextToken=" + things:                           "",
+		"/things?maxResults=1&attributeName=a&nextToken=" + things:           registry.CodeInvalidRequest,
+		"/thing-types?maxResults=1&nextToken=" + things:                      registry.CodeInvalidRequest,
+		"/policies?pageSize=2&marker=" + policies:                            "",
+		"/policies?pageSize=2&isAscendingOrder=true&marker=" + policies:      registry.CodeInvalidRequest,
+		"/policies?pageSize=2&marker=" + things:                              registry.CodeInvalidRequest,
+		"/things?maxResults=2&nextToken=" + strings.ToUpper(things) + "0":    registry.CodeInvalidRequest,
+		"/things?maxResults=2&nextToken=" + strings.Repeat("0", len(things)): registry.CodeInvalidRequest,
+		"/things?maxResults=2&nextToken=" + strings.Repeat("z", len(things)): registry.CodeInvalidRequest,
+		"/things?maxResults=2&nextToken=" + things[:8]:                       registry.CodeInvalidRequest,
+		"/things/a1/principals?maxResults=2&nextToken=" + things:             registry.CodeInvalidRequest,
+	} {
+		if code, _ := get(target); code != want {
+			t.Errorf("%s: got %q, want %q", target, code, want)
+		}
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/apireference/API_ListCertificates.html: a page of
 // certificates has 25 by default.
 func TestDefaultPageOfCertificates(t *testing.T) {
@@ -224,6 +265,10 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		"authorization of none": {"POST", "/test-authorization", `{"authInfos":[{"actionType":"CONNECT"}]}`, nil, 400, "InvalidRequestException"},
 		"unknown endpoint":      {"GET", "/endpoint?endpointType=iot:None", "", nil, 400, "InvalidRequestException"},
 		"topic with slashes":    {"POST", "/topics/a/b", text, nil, 200, ""},
+		"topic without a name":  {"POST", "/topics", text, nil, 404, "UnknownOperationException"},
+		"target without a name": {"POST", "/attached-policies", "", nil, 404, "UnknownOperationException"},
+		"HEAD of what GET has":  {"HEAD", "/things/thing", "", nil, 404, "UnknownOperationException"},
+		"bytes that no text is": {"POST", "/thing-types/new", "{\"thingTypeProperties\":{\"thingTypeDescription\":\"\xff\"}}", nil, 400, "InvalidRequestException"},
 		"no body":               {"POST", "/things/new", "", nil, 200, ""},
 		"unknown member":        {"POST", "/things/new2", `{"other":1}`, nil, 400, "InvalidRequestException"},
 		"unknown inner member":  {"POST", "/things/new2", `{"attributePayload":{"other":1}}`, nil, 400, "InvalidRequestException"},
@@ -252,7 +297,7 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 				t.Fatalf("got %d %q: %s", response.StatusCode, response.Header.Get("X-Amzn-ErrorType"), body)
 			}
 			var exception struct{ Message string }
-			if test.code != "" && (json.Unmarshal(body, &exception) != nil || exception.Message == "") {
+			if test.code != "" && test.method != http.MethodHead && (json.Unmarshal(body, &exception) != nil || exception.Message == "") {
 				t.Errorf("body %q has no message", body)
 			}
 		})

@@ -110,7 +110,7 @@ func TestThingTypes(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	name := aws.String("kind")
 	must(e.iot.CreateThingType(ctx, &iot.CreateThingTypeInput{ThingTypeName: name, ThingTypeProperties: &types.ThingTypeProperties{
-		ThingTypeDescription: aws.String("text"), SearchableAttributes: []string{"a"},
+		ThingTypeDescription: aws.String("text"), SearchableAttributes: []string{"wattage", "model"},
 	}}))(t)
 	propagating := &types.Mqtt5Configuration{PropagatingAttributes: []types.PropagatingAttribute{
 		{UserPropertyKey: aws.String("line"), ThingAttribute: aws.String("line")},
@@ -131,6 +131,10 @@ func TestThingTypes(t *testing.T) {
 	must(e.iot.DeprecateThingType(ctx, &iot.DeprecateThingTypeInput{ThingTypeName: name}))(t)
 	got := must(e.iot.DescribeThingType(ctx, &iot.DescribeThingTypeInput{ThingTypeName: name}))(t)
 	if diff := cmp.Diff(propagating, got.ThingTypeProperties.Mqtt5Configuration, cmpopts.IgnoreUnexported(types.Mqtt5Configuration{}, types.PropagatingAttribute{})); diff != "" {
+		t.Error(diff)
+	}
+	// As in https://docs.aws.amazon.com/iot/latest/developerguide/thing-types.html, whatever their order was.
+	if diff := cmp.Diff([]string{"model", "wattage"}, got.ThingTypeProperties.SearchableAttributes); diff != "" {
 		t.Error(diff)
 	}
 	if m := got.ThingTypeMetadata; *got.ThingTypeProperties.ThingTypeDescription != "text" || !m.Deprecated ||

@@ -132,26 +132,20 @@ func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request,
 	return q, q.readMembers()
 }
 
-// set reads a parameter of path or query.
-func (q *request) set(name, value string) (err error) {
-	switch kind := model().Shapes[q.op.input().Members[name]].Type; {
-	case kind == "integer" || kind == "long":
-		n, err := strconv.ParseInt(value, 10, 64)
-		if err != nil {
-			return invalid("%s is %q, it must be a number", name, awsiot.Clip(value))
-		}
-		q.members[name] = strconv.AppendInt(nil, n, 10)
-		return nil
-	case kind == "boolean" && value != "true" && value != "false":
-		return invalid("%s is %q, it must be true or false", name, awsiot.Clip(value))
-	case kind == "boolean":
-		q.members[name] = json.RawMessage(value)
-		return nil
-	case !utf8.ValidString(value):
-		err = invalid("%s is %q, it must be UTF-8", name, awsiot.Clip(value))
+// set reads a parameter of path or query. A number or Boolean that is none stays a string, which
+// [request.validate] rejects.
+func (q *request) set(name, value string) error {
+	if !utf8.ValidString(value) {
+		return invalid("%s is %q, it must be UTF-8", name, awsiot.Clip(value))
 	}
 	q.members[name], _ = json.Marshal(value) // a string always encodes
-	return err
+	kind := model().Shapes[q.op.input().Members[name]].Type
+	if n, err := strconv.ParseInt(value, 10, 64); err == nil && (kind == "integer" || kind == "long") {
+		q.members[name] = strconv.AppendInt(nil, n, 10)
+	} else if kind == "boolean" && (value == "true" || value == "false") {
+		q.members[name] = json.RawMessage(value)
+	}
+	return nil
 }
 
 // readMembers reads the headers and, where the operation has a body of members, that as JSON. No
@@ -183,8 +177,8 @@ func (q *request) readMembers() error {
 	err := json.Unmarshal(body, &all)
 	if e := jsontree.SyntaxError(body, err); e != nil {
 		return invalid("The body cannot be read: line %d, column %d: %s.", e.Line, e.Column, e.Reason)
-	} else if err != nil {
-		return invalid("the body is malformed: it must be an object")
+	} else if err != nil || !utf8.Valid(body) { // encoding/json would replace what is not UTF-8
+		return invalid("the body is malformed: it must be an object, in UTF-8")
 	}
 	for name, value := range all {
 		if slices.Contains(names, name) {

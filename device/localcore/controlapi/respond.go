@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -246,7 +247,8 @@ var paging = []string{"maxResults", "nextToken", "pageSize", "marker", "isAscend
 // page answers with the page of items that the request asks for, under name, and with the token of
 // the next page. The items are in the order of their keys, ascending unless the operation has
 // isAscendingOrder and it is not set. A token names the last key that was returned, so that
-// deletions between two pages lose nothing. No two items have the same key.
+// deletions between two pages lose nothing, and the request that it continues. No two items have the
+// same key.
 func page[T, U any](name string, key func(T) string, show func(T) U) func(*request, []T) (object, error) {
 	return func(q *request, items []T) (object, error) {
 		descending := q.op.takes("isAscendingOrder") && !value[bool](q, "isAscendingOrder")
@@ -260,9 +262,10 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 		if q.op.takes("marker") {
 			next = "nextMarker"
 		}
-		last, err := hex.DecodeString(token)
-		if err != nil {
-			return nil, invalid("the pagination token %q is not one of ours", awsiot.Clip(token))
+		text, err := hex.DecodeString(token)
+		last, ours := strings.CutPrefix(string(text), q.listing())
+		if err != nil || token != "" && !ours {
+			return nil, invalid("the pagination token %q is none that this request returned", awsiot.Clip(token))
 		}
 		byKey := make(map[string]T, len(items))
 		for _, item := range items {
@@ -270,17 +273,28 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 		}
 		keys := slices.SortedFunc(maps.Keys(byKey), compare)
 		if token != "" {
-			keys = slices.DeleteFunc(keys, func(key string) bool { return compare(key, string(last)) <= 0 })
+			keys = slices.DeleteFunc(keys, func(key string) bool { return compare(key, last) <= 0 })
 		}
 		out := object{}
 		limit := cmp.Or(value[int](q, "maxResults"), value[int](q, "pageSize"), defaultPages[q.op.name], defaultPage)
 		if len(keys) > limit {
 			keys = keys[:limit]
-			out[next] = hex.EncodeToString([]byte(keys[limit-1]))
+			out[next] = hex.EncodeToString([]byte(q.listing() + keys[limit-1]))
 		}
 		out[name] = convert(keys, func(key string) U { return show(byKey[key]) })
 		return out, nil
 	}
+}
+
+// listing identifies a list in its pagination tokens: a short hash of the operation and its filters.
+func (q *request) listing() string {
+	filters := maps.Clone(q.members)
+	for _, name := range []string{"maxResults", "nextToken", "pageSize", "marker"} {
+		delete(filters, name)
+	}
+	text, _ := json.Marshal(filters) // of what was JSON before
+	sum := sha256.Sum256(append(text, q.op.service+q.op.name...))
+	return string(sum[:8])
 }
 
 // Keys of items, by which they are listed: names, and ages where the API has an order of creation.

@@ -66,7 +66,7 @@ type thingTypeProperties struct {
 
 func newThingType(name string, p thingTypeProperties) registry.ThingType {
 	return registry.ThingType{
-		Name: name, Description: p.Description, SearchableAttributes: p.SearchableAttributes, Propagating: p.MQTT5.PropagatingAttributes,
+		Name: name, Description: p.Description, SearchableAttributes: slices.Sorted(slices.Values(p.SearchableAttributes)), Propagating: p.MQTT5.PropagatingAttributes,
 	}
 }
 

@@ -68,7 +68,7 @@ type Settings struct {
 	} `json:"abortConfig,omitempty"`
 	// Timeout bounds how long an execution is in progress.
 	Timeout *struct {
-		InProgressMinutes int `json:"inProgressTimeoutInMinutes"`
+		InProgressMinutes *int `json:"inProgressTimeoutInMinutes,omitempty"`
 	} `json:"timeoutConfig,omitempty"`
 	// Retry says how often failed executions are repeated.
 	Retry *struct {
@@ -445,7 +445,7 @@ func (c Settings) check() (err error) {
 			fail("%s is %v, it must have at most %d decimals.", name, value, most)
 		}
 	}
-	if r := c.Rollout; r != nil && (r.MaximumPerMinute != 0 || r.Exponential == nil) {
+	if r := c.Rollout; r != nil && r.MaximumPerMinute != 0 {
 		within("maximumPerMinute", float64(r.MaximumPerMinute), 1, maxRate)
 	}
 	if r := c.Rollout; r != nil && r.Exponential != nil {
@@ -461,8 +461,8 @@ func (c Settings) check() (err error) {
 			decimals("thresholdPercentage", x.ThresholdPercentage, 2)
 		}
 	}
-	if c.Timeout != nil {
-		within("inProgressTimeoutInMinutes", float64(c.Timeout.InProgressMinutes), 1, maxTimeout)
+	if t := c.Timeout; t != nil && t.InProgressMinutes != nil {
+		within("inProgressTimeoutInMinutes", float64(*t.InProgressMinutes), 1, maxTimeout)
 	}
 	if c.Retry != nil {
 		all := 0

@@ -255,8 +255,8 @@ func (tx *change) set(j *job, e *Execution, status awsiot.JobExecutionStatus) {
 	tx.touch(e.ThingName)
 	if status == awsiot.JobInProgress && e.Status == awsiot.JobQueued {
 		e.StartedAt = tx.now.Unix()
-		if j.Timeout != nil {
-			e.TimesOut = tx.now.Add(time.Duration(j.Timeout.InProgressMinutes) * time.Minute)
+		if j.Timeout != nil && j.Timeout.InProgressMinutes != nil {
+			e.TimesOut = tx.now.Add(time.Duration(*j.Timeout.InProgressMinutes) * time.Minute)
 			tx.schedule(e.TimesOut)
 		}
 	}

@@ -803,10 +803,10 @@ func TestJobsControlPlane(t *testing.T) {
 			if err := b.UpdateJob("j", settings(`{"timeoutConfig":{"inProgressTimeoutInMinutes":1}}`)); err != nil {
 				b.Fatal(err)
 			}
-			if j, _ := b.DescribeJob("j"); j.Description != "before" || j.Timeout.InProgressMinutes != 1 {
+			if j, _ := b.DescribeJob("j"); j.Description != "before" || *j.Timeout.InProgressMinutes != 1 {
 				b.Errorf("%+v", j)
 			}
-			b.fails(b.UpdateJob("j", settings(`{"timeoutConfig":{}}`)), awsiot.JobsInvalidRequest)
+			b.fails(b.UpdateJob("j", settings(`{"timeoutConfig":{"inProgressTimeoutInMinutes":0}}`)), awsiot.JobsInvalidRequest)
 			b.fails(b.UpdateJob("k", jobs.Settings{}), awsiot.JobsResourceNotFound)
 		}},
 		"jobs and executions outlive a restart": {page: "iot-jobs", run: func(b *bench) {

@@ -72,17 +72,17 @@ type ownership struct {
 func (r *Registry) CreateCertificate(c Certificate) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
 		c.Status = cmp.Or(c.Status, Inactive)
-		if err := checkStatus(c.Status); err != nil {
+		if err := checkStatus(c.Status, CodeCertificateState); err != nil {
 			return c, err
 		}
 		return tx.createCertificate(c)
 	})
 }
 
-// checkStatus checks a status that is to be set from outside.
-func checkStatus(status CertificateStatus) error {
+// checkStatus checks a status that is to be set from outside; code is that of its rejection.
+func checkStatus(status CertificateStatus, code string) error {
 	if status != Active && status != Inactive && status != Revoked {
-		return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", awsiot.Clip(string(status)))
+		return Reject(code, "certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", awsiot.Clip(string(status)))
 	}
 	return nil
 }
@@ -140,7 +140,7 @@ func (r *Registry) ListCertificates() []Certificate {
 func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error {
 	return r.update(func(tx *transaction) error {
 		c, err := tx.certificates.find(id)
-		if err = cmp.Or(checkStatus(status), err); err == nil {
+		if err = cmp.Or(checkStatus(status, CodeInvalidRequest), err); err == nil {
 			tx.setStatus(c, status)
 		}
 		return err

@@ -680,10 +680,10 @@ func TestNoCertificateIsRegisteredWithAStatusThatCannotBeSet(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
 	for _, status := range []CertificateStatus{PendingActivation, "UNKNOWN"} {
-		if _, err := r.CreateCertificate(Certificate{PEM: newPEM(t), Status: status}); code(err) != CodeInvalidRequest {
+		if _, err := r.CreateCertificate(Certificate{PEM: newPEM(t), Status: status}); code(err) != CodeCertificateState {
 			t.Errorf("CreateCertificate with status %s: %v", status, err)
 		}
-		if _, err := r.RegisterCertificate(Certificate{PEM: newPEM(t), Status: status}, ""); code(err) != CodeInvalidRequest {
+		if _, err := r.RegisterCertificate(Certificate{PEM: newPEM(t), Status: status}, ""); code(err) != CodeCertificateState {
 			t.Errorf("RegisterCertificate with status %s: %v", status, err)
 		}
 	}
