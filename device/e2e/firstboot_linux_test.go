@@ -42,7 +42,7 @@ type trouble struct {
 	denied  int           // registrations that the hook denies first
 	oneShot bool          // iot_device-bootstrap.service in place of the agent
 	dmi     bool          // the serial number is that of the board
-	upgrade bool          // the package is installed again once the device is provisioned
+	upgrade bool          // once the device is provisioned, the agent is reloaded and the package installed again
 }
 
 // The shipped unit, under a real systemd, ends with a provisioned device
@@ -150,7 +150,7 @@ func (tr trouble) image(t *testing.T, c *cloud, deb, serial string, port int) st
 	upgrade := ""
 	if tr.upgrade { // the agent is restarted, and programs publish through the new one
 		copyFile(t, deb, d.path("root/newer.deb"), 0o644)
-		upgrade = `iot_device publish telemetry before || exit
+		upgrade = `systemctl reload iot_device && iot_device publish telemetry before || exit
 agent=$(systemctl show -P MainPID iot_device)
 dpkg -i --force-confold /root/newer.deb >/dev/ttyS0 2>&1
 until [ "$(systemctl show -P MainPID iot_device)" != "$agent" ] && systemctl -q is-active iot_device; do sleep 1; done

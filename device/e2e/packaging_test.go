@@ -78,6 +78,21 @@ func TestUnitFiles(t *testing.T) {
 	}
 }
 
+// A unit runs what the package has, and the shell that the package's scripts need, too:
+// a small image has no other program.
+func TestUnitsRunNoProgramThatAnImageMayLack(t *testing.T) {
+	for unit := range units {
+		for name, values := range unitSettings(t, unit) {
+			for _, value := range values {
+				program, _, _ := strings.Cut(value, " ")
+				if strings.HasPrefix(name, "Exec") && program != "/usr/bin/iot_device" && program != "/bin/sh" {
+					t.Errorf("%s: %s=%s", unit, name, value)
+				}
+			}
+		}
+	}
+}
+
 // No device gives up for good, and none retries so often that a broken fleet is
 // an attack.
 func TestUnitsRetryEveryFailureSlowerAndSlower(t *testing.T) {
