@@ -78,8 +78,8 @@ type Config struct {
 	// authenticate callers: anyone who reaches it owns the registry.
 	UnsafeAllowAnyAddress bool
 
-	// Templates is the directory with fleet_template.json, claim_policy.json and
-	// device_policy.json. Empty and [EmbeddedTemplates] mean those of this repository. With
+	// Templates is the directory with fleet_template.json, claim_policy.json, device_policy.json and,
+	// if devices may rotate, rotation_policy.json. Empty and [EmbeddedTemplates] mean those of this repository. With
 	// [NoTemplates] there is only a claim that may provision with any template; templates, policies
 	// and things can then be added through [Server.Registry].
 	Templates string
