@@ -97,6 +97,13 @@ func tree(p Program, args []string, streams term.Streams) (*Console, *cobra.Comm
 	root.SetOut(c.Out)
 	root.SetErr(c.Err)
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && flagValues[invalid.GetFlag().Value.Type()] != "" {
+			flag := invalid.GetFlag()
+			return fmt.Errorf("invalid argument %q for \"--%s\" flag: want %s", invalid.GetValue(), flag.Name, flagValues[flag.Value.Type()])
+		}
+		return err
+	})
 	flags := root.PersistentFlags()
 	flags.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress and no hints on success")
 	flags.StringVar(&c.logLevel, "log-level", c.logLevel, "minimum log `LEVEL`: "+strings.Join(logLevels, ", "))
@@ -131,6 +138,11 @@ func tree(p Program, args []string, streams term.Streams) (*Console, *cobra.Comm
 		return rejectUnknown(cmd, rest)
 	}
 	return c, root
+}
+
+// flagValues says what flags of a type take, where pflag's error is that of a function of Go.
+var flagValues = map[string]string{
+	"bool": "true or false", "int": "a whole number", "float64": "a number", "duration": "a duration, such as 90s or 2h",
 }
 
 // rejectUnknown suggests what a misspelt command may have meant.

@@ -406,25 +406,28 @@ const (
 // server.endpoint. A blank variable counts as unset, as is the custom of the shell. Others under
 // the prefix may belong to someone else: they are a warning.
 func (c *Config) applyEnvironment(environ []string) (found Problems) {
-	variables := map[string]string{} // names of keys
+	variables := map[string]string{} // names of keys, by those of variables without the prefix
 	for _, k := range keys {
-		variables[environmentPrefix+strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))] = k.name
+		variables[strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))] = k.name
 	}
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
 		_, asURL := url.Parse(value)
 		_, asAddress := url.Parse("http://" + value)
-		switch key := variables[name]; {
+		rest, ours := strings.CutPrefix(name, environmentPrefix)
+		switch key := variables[rest]; {
 		case strings.EqualFold(name, "HTTPS_PROXY") && asURL != nil && asAddress != nil: // net/http passes over it
 			c.Warnings = append(c.Warnings, name+" is not the address of a proxy and is ignored; write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with special characters %-encoded")
-		case strings.TrimSpace(value) == "" || !strings.HasPrefix(name, environmentPrefix) || name == pkcs11.PINVariable:
+		case strings.TrimSpace(value) == "" || !ours || name == pkcs11.PINVariable:
 		case key != "":
 			found = append(found, c.apply(key, value, Origin{Source: environmentSource + name})...)
 		default:
 			warning := fmt.Sprintf("environment variable %s is no setting and is ignored", name)
-			near := slices.MinFunc(slices.Sorted(maps.Keys(variables)), func(a, b string) int { return cmp.Compare(distance(name, a), distance(name, b)) })
-			if distance(name, near) < 3 {
-				warning += fmt.Sprintf("; did you mean %s?", near)
+			near := slices.MinFunc(slices.Sorted(maps.Keys(variables)), func(a, b string) int {
+				return cmp.Or(cmp.Compare(distance(rest, a), distance(rest, b)), cmp.Compare(len(a), len(b)))
+			})
+			if distance(rest, near) < 3 {
+				warning += fmt.Sprintf("; did you mean %s%s?", environmentPrefix, near)
 			}
 			c.Warnings = append(c.Warnings, warning)
 		}

@@ -232,11 +232,11 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 	}{
 		"bad YAML": {
 			"serialNumber: [1\n",
-			[]string{`device.yaml:1:15: not YAML: sequence end token ']' not found; correct the file there`},
+			[]string{`device.yaml:1:15: not YAML: sequence end token ']' not found; correct the file there: the indentation, quotes and brackets, or the space behind a colon`},
 		},
 		"tab as indentation": {
 			"server:\n\tport: 1\n",
-			[]string{`device.yaml:2:1: not YAML: found a tab that cannot start any token; correct the file there`},
+			[]string{`device.yaml:2:1: not YAML: found a tab that cannot start any token; correct the file there: the indentation, quotes and brackets, or the space behind a colon`},
 		},
 		"misspelt key": {
 			strings.Replace(good, "endpoint:", "endpont:", 1),
@@ -252,6 +252,10 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		"key in the wrong section": {
 			good + "endpoint: localhost\n",
 			[]string{`device.yaml:4:1: unknown key "endpoint"; did you mean "server.endpoint"?`},
+		},
+		"word of a key": {
+			good + "bootstrap: {template: T}\n",
+			[]string{`device.yaml:4:13: unknown key "template"; did you mean "provisioningTemplate"?`},
 		},
 		"key like no other": {
 			good + "colour: red\n",
@@ -318,6 +322,10 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		"endpoint with a port": {
 			strings.Replace(good, "amazonaws.com", "amazonaws.com:8883", 1),
 			[]string{`device.yaml:3:32: server.endpoint "abc123-ats.iot.eu-central-1.amazonaws.com:8883" has a port; give the host name alone, and the port as server.port`},
+		},
+		"ARN instead of the endpoint": {
+			strings.Replace(good, "abc123-ats.iot.eu-central-1.amazonaws.com", `"arn:aws:iot:eu-central-1:123456789012:*"`, 1),
+			[]string{`device.yaml:3:32: server.endpoint "arn:aws:iot:eu-central-1:123456789012:*" is not a host name; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`},
 		},
 		"port out of range": {
 			strings.Replace(good, "8883", "70000", 1),

@@ -140,7 +140,7 @@ func (f *file) syntax(err error) {
 		origin, what = f.at(e.GetToken()), e.GetMessage()
 	}
 	what = strings.Join(strings.Fields("not YAML: "+strings.ReplaceAll(what, "character '\t'", "a tab")), " ") // one line
-	f.found = append(f.found, Problem{Origin: origin, What: what, Remedy: "correct the file there"})
+	f.found = append(f.found, Problem{Origin: origin, What: what, Remedy: "correct the file there: the indentation, quotes and brackets, or the space behind a colon"})
 }
 
 // mapping reads the keys of one section; the empty section is the file itself, or a record.

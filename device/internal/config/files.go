@@ -35,10 +35,9 @@ var AmazonRoots = sync.OnceValue(func() []*x509.Certificate {
 
 // Files are the files of the bootstrap section, read and checked.
 type Files struct {
-	Roots     *x509.CertPool
-	Bundle    []*x509.Certificate // in Roots
-	RootsFrom string              // the path of the bundle, or a name for [AmazonRoots]
-	Claims    []LoadedClaim       // the claims that can be used, in order; none when they were not asked for
+	Roots  *x509.CertPool
+	Bundle []*x509.Certificate // in Roots
+	Claims []LoadedClaim       // the claims that can be used, in order; none when they were not asked for
 }
 
 // A LoadedClaim is a claim certificate with its key.
@@ -57,8 +56,13 @@ const (
 // claim that cannot be read is a warning if another one can. Whether they are valid now is
 // [Files.ClaimTime]'s matter. The error is of type [Problems].
 func (c *Config) Check(claim bool) (*Files, []string, error) {
-	f := &Files{}
-	found := c.readRoots(f)
+	f, found := &Files{Roots: x509.NewCertPool(), Bundle: AmazonRoots()}, Problems(nil)
+	if from := c.RootsFrom(); from != amazonRootsName {
+		f.Bundle, found = readPEM(c, rootsKey, from, remedyForRoots, awsiot.Certificates)
+	}
+	for _, root := range f.Bundle {
+		f.Roots.AddCert(root)
+	}
 	if !claim {
 		return f, nil, found.err()
 	}
@@ -69,9 +73,9 @@ func (c *Config) Check(claim bool) (*Files, []string, error) {
 		if further := len(c.AllClaims()) - len(c.Bootstrap.Claims); i >= further {
 			certificateKey, privateKey = claimsKey, claimsKey
 		}
-		warnings = append(warnings, ReadableByOthers(paths.PrivateKeyPath)...)
 		certificate, problems := c.readClaim(paths, certificateKey, privateKey)
 		if broken = append(broken, problems...); problems == nil {
+			warnings = append(warnings, ReadableByOthers(paths.PrivateKeyPath)...)
 			f.Claims = append(f.Claims, LoadedClaim{paths.CertificatePath, certificate})
 		}
 	}
@@ -84,21 +88,17 @@ func (c *Config) Check(claim bool) (*Files, []string, error) {
 	return f, warnings, found.err()
 }
 
-// readRoots reads the bundle. Without one the Amazon roots are used; one that is named must be
-// there.
-func (c *Config) readRoots(f *Files) (found Problems) {
-	f.RootsFrom = c.Bootstrap.CACertificatePath
+// amazonRootsName is what [Config.RootsFrom] says of [AmazonRoots].
+const amazonRootsName = "this program (the Amazon roots)"
+
+// RootsFrom returns the path of the bundle of roots, or a name for [AmazonRoots]: they are used
+// without a bundle, but one that is named must be there.
+func (c *Config) RootsFrom() string {
 	_, configured := c.origins[rootsKey]
-	if _, err := os.Stat(f.RootsFrom); errors.Is(err, fs.ErrNotExist) && !configured {
-		f.RootsFrom, f.Bundle = "this program (the Amazon roots)", AmazonRoots()
-	} else if f.Bundle, found = readPEM(c, rootsKey, f.RootsFrom, remedyForRoots, awsiot.Certificates); found != nil {
-		return found
+	if _, err := os.Stat(c.Bootstrap.CACertificatePath); errors.Is(err, fs.ErrNotExist) && !configured {
+		return amazonRootsName
 	}
-	f.Roots = x509.NewCertPool()
-	for _, root := range f.Bundle {
-		f.Roots.AddCert(root)
-	}
-	return nil
+	return c.Bootstrap.CACertificatePath
 }
 
 // readClaim reads a claim certificate and its key, which may be in one file. The keys are those of

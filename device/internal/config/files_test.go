@@ -167,6 +167,10 @@ func TestCheckWarnsOfWhatShouldNotStay(t *testing.T) {
 	if diff := cmp.Diff(want, warnings); diff != "" || err != nil {
 		t.Errorf("error %v, warnings (-want +got):\n%s", err, diff)
 	}
+	c.Bootstrap.PrivateKeyPath, c.Bootstrap.CertificatePath = c.Bootstrap.CertificatePath, c.Bootstrap.PrivateKeyPath
+	if _, warnings, err := c.Check(true); err == nil || warnings != nil { // others may read a certificate
+		t.Errorf("exchanged files: error %v, warnings %q", err, warnings)
+	}
 	for _, path := range []string{os.DevNull, "."} { // which others need
 		if w := config.ReadableByOthers(path); w != nil {
 			t.Errorf("%s: %q", path, w)

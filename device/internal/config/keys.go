@@ -282,9 +282,13 @@ func split(name string) (section, last string) {
 	return name[:max(i, 0)], name[i+1:]
 }
 
-// distance is the Levenshtein distance of a and b, letter case aside.
+// distance is the Levenshtein distance of a and b, letter case aside, but 1 where a is a word of b:
+// serial of serialNumber.
 func distance(a, b string) int {
 	a, b = strings.ToLower(a), strings.ToLower(b)
+	if len(a) > 4 && len(a) < len(b) && strings.Contains(b, a) {
+		return 1
+	}
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

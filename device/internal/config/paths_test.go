@@ -40,10 +40,13 @@ func TestRelativePathsStartWhereTheyAreWritten(t *testing.T) {
 func TestUnknownVariableOfTheDeviceIsAWarning(t *testing.T) {
 	c, err := load(t, good, config.Sources{Environ: []string{
 		"IOT_DEVICE_SERVER_ENDPONT=x", "IOT_DEVICE_SOMETHING_ELSE=y", "IOT_DEVICE_EMPTY=", "IOT_DEVICE_PKCS11_PIN=1234", "IOT_DEVICELESS=z", "IOT_DEVICE_SERVER_PORT=443",
+		"IOT_DEVICE_SERIAL=1", "IOT_DEVICE_ENDPOINT=x",
 	}})
 	want := []string{
 		"environment variable IOT_DEVICE_SERVER_ENDPONT is no setting and is ignored; did you mean IOT_DEVICE_SERVER_ENDPOINT?",
 		"environment variable IOT_DEVICE_SOMETHING_ELSE is no setting and is ignored",
+		"environment variable IOT_DEVICE_SERIAL is no setting and is ignored; did you mean IOT_DEVICE_SERIALNUMBER?",
+		"environment variable IOT_DEVICE_ENDPOINT is no setting and is ignored; did you mean IOT_DEVICE_SERVER_ENDPOINT?",
 	}
 	if err != nil || !slices.Equal(c.Warnings, want) {
 		t.Errorf("error %v, warnings:\n%s", err, cmp.Diff(want, c.Warnings))

@@ -82,12 +82,12 @@ func (v *validation) device() {
 
 func (v *validation) server() {
 	endpoint, kind := v.c.Server.Endpoint, awsiot.ParseEndpoint(v.c.Server.Endpoint).Kind
+	_, _, withoutPort := net.SplitHostPort(endpoint)
 	v.check(endpoint == "", endpointKey, askForEndpoint, "is missing")
 	v.check(isPlaceholder(endpoint), endpointKey, askForEndpoint, "%q is still the placeholder of the example", endpoint)
 	v.check(strings.Contains(endpoint, "://"), endpointKey, "give the host name alone", "%q has a scheme", endpoint)
-	v.check(net.ParseIP(endpoint) == nil && strings.Contains(endpoint, ":"), endpointKey,
-		"give the host name alone, and the port as server.port", "%q has a port", endpoint)
-	v.check(!fitsDNS(endpoint) || strings.ContainsFunc(endpoint, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/@?#%\"'<>[]{}`, r) }),
+	v.check(withoutPort == nil, endpointKey, "give the host name alone, and the port as server.port", "%q has a port", endpoint)
+	v.check(net.ParseIP(endpoint) == nil && strings.Contains(endpoint, ":") || !fitsDNS(endpoint) || strings.ContainsFunc(endpoint, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/@?#%\"'<>[]{}`, r) }),
 		endpointKey, askForEndpoint, "%q is not a host name", endpoint)
 	v.check(kind == awsiot.EndpointVPC, endpointKey, "have the private DNS of the VPC resolve the account's own endpoint to it, and "+askForEndpoint,
 		"%q is the %s, which AWS IoT's certificate does not cover", endpoint, kind)

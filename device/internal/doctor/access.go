@@ -149,7 +149,7 @@ func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[st
 		case err == nil:
 			r.ok(name, filter)
 		case errors.Is(err, session.ErrClosedSilently):
-			c := cause("topic-denied", "topics", filter)
+			c := cause("topic-denied", "topics", filter, "template", r.Settings.Bootstrap.ProvisioningTemplate)
 			if as.name == "claim" {
 				c.Remedy = "compare bootstrap.provisioningTemplate with the topics of the claim policy; " + readLog
 			}

@@ -84,7 +84,7 @@ func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 	}
 	facts = append(facts,
 		"serial", fmt.Sprintf("%q", c.SerialNumber), "location", fmt.Sprintf("%q", c.DeviceLocation),
-		"template", c.Bootstrap.ProvisioningTemplate, "roots", c.Bootstrap.CACertificatePath,
+		"template", c.Bootstrap.ProvisioningTemplate, "roots", c.RootsFrom(),
 		"endpoint", c.Server.Endpoint, "host", c.Server.Endpoint, "port", fmt.Sprint(c.Server.Port),
 		"topics", "the request", "proxy", "", "path", "it")
 	return cause(id, facts...), true
@@ -123,7 +123,9 @@ func identify(err error) (id string, facts []string) {
 	case isA[*provision.ClockError](err), isA[config.ClaimTimeError](err):
 		return "clock", nil
 	case connecting:
-		return identifyConnection(connection), []string{"proxy", connection.Address, "topics", cmp.Or(strings.Join(connection.Topics, ", "), "the request")}
+		// AWS IoT does not say which of several topics it denied; the error lists them.
+		topics := [...]string{"the request", strings.Join(connection.Topics, ""), "one of these topics"}[min(len(connection.Topics), 2)]
+		return identifyConnection(connection), []string{"proxy", connection.Address, "topics", topics}
 	case isUnusable:
 		return map[error]string{
 			identity.ErrBroken: "identity-damaged", identity.ErrConflict: "file-conflict", identity.ErrAccess: "not-private", identity.ErrCorrupt: "journal-damaged",

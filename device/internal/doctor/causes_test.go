@@ -120,6 +120,30 @@ func TestCausesOfErrors(t *testing.T) {
 	}
 }
 
+// A hint names the roots that are used, and repeats no list of topics that its error has.
+func TestHintsNameWhatIsUsed(t *testing.T) {
+	unknown := &session.Error{Stage: session.StageTLS, Err: x509.UnknownAuthorityError{}}
+	denied := &session.Error{Stage: session.StageConnect, After: "SUBSCRIBE", Topics: []string{"a", "b"}, Err: session.ErrClosedSilently}
+	bundle := filepath.Join(t.TempDir(), "roots.pem")
+	settings := config.Config{Bootstrap: config.Bootstrap{CACertificatePath: bundle, ProvisioningTemplate: "Typo"}}
+	hint := func(err error) string {
+		c, _ := doctor.CauseOf(err, &settings)
+		return c.Hint()
+	}
+	if got := hint(unknown); strings.Contains(got, bundle) || !strings.Contains(got, "no root in this program") {
+		t.Errorf("without a bundle: %s", got)
+	}
+	if err := os.WriteFile(bundle, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := hint(unknown); !strings.Contains(got, "no root in "+bundle) {
+		t.Errorf("with a bundle: %s", got)
+	}
+	if got := hint(denied); !strings.Contains(got, "does not allow one of these topics;") || !strings.Contains(got, "provisioningTemplate, Typo,") {
+		t.Errorf("several topics: %s", got)
+	}
+}
+
 // What is advised is done by people under pressure. It must not destroy, must work on a device, and
 // must not know what only the hook knows.
 func TestRemediesHarmNothing(t *testing.T) {

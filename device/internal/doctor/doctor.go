@@ -56,12 +56,11 @@ type run struct {
 	Config
 	report Report
 
-	roots     *x509.CertPool
-	bundle    []*x509.Certificate  // in roots
-	rootsFrom string               // where they were read from
-	claims    []config.LoadedClaim // those that can be read
-	store     *identity.Store      // nil without settings
-	device    *identity.Identity   // nil if there is none
+	roots  *x509.CertPool
+	bundle []*x509.Certificate  // in roots
+	claims []config.LoadedClaim // those that can be read
+	store  *identity.Store      // nil without settings
+	device *identity.Identity   // nil if there is none
 
 	unknown  bool          // the endpoint's name, or the proxy's, cannot be looked up
 	port     int           // the one that answers; 0 if none does

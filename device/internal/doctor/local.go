@@ -84,8 +84,8 @@ func (r *run) rootBundle(_ context.Context, name string) {
 		r.reportProblems(name, problems)
 		return
 	}
-	r.roots, r.bundle, r.rootsFrom = files.Roots, files.Bundle, files.RootsFrom
-	found := fmt.Sprintf("certificates: %d, in %s", len(r.bundle), r.rootsFrom)
+	r.roots, r.bundle = files.Roots, files.Bundle
+	found := fmt.Sprintf("certificates: %d, in %s", len(r.bundle), r.Settings.RootsFrom())
 	var others, missing []string
 	for _, c := range r.bundle {
 		if !slices.ContainsFunc(config.AmazonRoots(), c.Equal) {

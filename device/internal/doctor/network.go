@@ -183,7 +183,7 @@ func (r *run) verify(name string, chain []*x509.Certificate) {
 	case isA[x509.UnknownAuthorityError](err):
 		r.unknownRoot(name, chain[len(chain)-1])
 	default:
-		r.fail(name, awsiot.Temporary, "it cannot be verified: "+err.Error(), cause("unknown-root", "roots", r.rootsFrom))
+		r.fail(name, awsiot.Temporary, "it cannot be verified: "+err.Error(), cause("unknown-root", "roots", r.Settings.RootsFrom()))
 	}
 }
 
@@ -193,7 +193,7 @@ func (r *run) unknownRoot(name string, top *x509.Certificate) {
 	isNamed := func(roots []*x509.Certificate) bool {
 		return slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return c.Subject.CommonName == missing })
 	}
-	c := cause("unknown-root", "roots", r.rootsFrom)
+	c := cause("unknown-root", "roots", r.Settings.RootsFrom())
 	switch {
 	case isNamed(config.AmazonRoots()):
 		c.Why, c.Remedy = "the bundle is incomplete", removeBundle
@@ -205,7 +205,7 @@ func (r *run) unknownRoot(name string, top *x509.Certificate) {
 	case isNamed(r.bundle):
 		c.Why, c.Remedy = "the bundle has a root of this name with another key: the server was set up anew since", "copy the server's root certificate again"
 	}
-	r.fail(name, awsiot.Temporary, fmt.Sprintf("its root, %q, is not in %s", missing, r.rootsFrom), c)
+	r.fail(name, awsiot.Temporary, fmt.Sprintf("its root, %q, is not in %s", missing, r.Settings.RootsFrom()), c)
 }
 
 // alpn checks that port 443 leads to MQTT and not to HTTPS.

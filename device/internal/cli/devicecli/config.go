@@ -133,8 +133,8 @@ func export(ctx context.Context, console *cli.Console, o exportOptions, format s
 // rootsFile returns a file with the server's roots, which it writes if they are those of this
 // program.
 func (d *device) rootsFile() (string, error) {
-	if d.files.RootsFrom == d.config.Bootstrap.CACertificatePath {
-		return d.files.RootsFrom, nil
+	if from := d.config.RootsFrom(); from == d.config.Bootstrap.CACertificatePath {
+		return from, nil
 	}
 	var roots bytes.Buffer
 	for _, root := range d.files.Bundle {

@@ -80,6 +80,9 @@ func (o *controlOptions) run(ctx context.Context, console *cli.Console, operatio
 	return work(run)
 }
 
+// removed is what cleanup does to certificates, and alone to things.
+const removed = "removed"
+
 // report prints what a command has done to certificates, which verb says.
 func (o *controlOptions) report(console *cli.Console, verb string, counts controlplane.Counts, err error) error {
 	switch {
@@ -89,12 +92,16 @@ func (o *controlOptions) report(console *cli.Console, verb string, counts contro
 			controlplane.Counts
 		}{o.apply, counts})
 	case !o.json && (err == nil || counts != controlplane.Counts{}):
-		done := verb
+		done, what, shared := verb, fmt.Sprintf("%d certificates", counts.Certificates), ""
+		if verb == removed {
+			what += fmt.Sprintf(" and %d things", counts.Things)
+			shared = fmt.Sprintf("%d things kept (they have other certificates), ", counts.Shared)
+		}
 		if !o.apply {
 			verb = "would be " + verb + " (dry run)"
 		}
-		err = cmp.Or(err, console.Table(cli.Table{{fmt.Sprintf("%d certificates and %d things %s; %d already %s or not found, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed",
-			counts.Certificates, counts.Things, verb, counts.Gone, done, counts.Shared, counts.Kept, counts.Failed, counts.Resumed)}}))
+		err = cmp.Or(err, console.Table(cli.Table{{fmt.Sprintf("%s %s; %d already %s or not found, %s%d devices kept, %d failed, %d resumed",
+			what, verb, counts.Gone, done, shared, counts.Kept, counts.Failed, counts.Resumed)}}))
 	}
 	if counts.Failed > 0 {
 		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
@@ -253,7 +260,7 @@ func newCleanupCmd(console *cli.Console) *cobra.Command {
 		}
 		return o.run(ctx, console, operation, endpoint, func(run *controlplane.Run) error {
 			counts, err := cleanup(run)
-			return o.report(console, "removed", counts, err)
+			return o.report(console, removed, counts, err)
 		})
 	})
 	o.addFlags(cmd.Flags(), "delete", "remove")
