@@ -71,9 +71,9 @@ var rooms = map[string]room{
 
 	"device/internal/cli/manual": {[]string{"device/internal/..."}, "it renders the commands of every program, and no program links it"},
 
-	"device/cmd/iot_device":     {[]string{"device/internal/cli/devicecli", "device/internal/term"}, "a dozen lines"},
-	"device/cmd/iot_core_local": {[]string{"device/internal/cli/corecli", "device/internal/term"}, "a dozen lines"},
-	"device/cmd/iot_fleet":      {[]string{"device/internal/cli/fleetcli", "device/internal/term"}, "a dozen lines"},
+	"device/cmd/iot_device":     {[]string{"device/internal/cli", "device/internal/cli/devicecli", "device/internal/term"}, "a dozen lines"},
+	"device/cmd/iot_core_local": {[]string{"device/internal/cli", "device/internal/cli/corecli", "device/internal/term"}, "a dozen lines"},
+	"device/cmd/iot_fleet":      {[]string{"device/internal/cli", "device/internal/cli/fleetcli", "device/internal/term"}, "a dozen lines"},
 }
 
 func TestRoomsImportOnlyWhatTheyMay(t *testing.T) {

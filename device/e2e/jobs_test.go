@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 
 	"example.com/fleety/device/agent"
+	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/cli/fleetcli"
 	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
@@ -387,7 +388,7 @@ func TestFleetRotatesDevices(t *testing.T) {
 	w.start(t)
 	var out, errs bytes.Buffer
 	args := []string{"rotate", "--thing-type", "fleety", "--apply", "--wait", "10m", "--endpoint-url", w.cloud.APIURL()}
-	if code := fleetcli.Main(args, term.New(strings.NewReader(""), &out, &errs, nil)); code != 0 || !strings.Contains(out.String(), "\n1 SUCCEEDED\n") {
+	if code := cli.Main(fleetcli.Program(), args, term.New(strings.NewReader(""), &out, &errs, nil)); code != 0 || !strings.Contains(out.String(), "\n1 SUCCEEDED\n") {
 		t.Errorf("exit %d\n%s%s\n%s", code, out.String(), errs.String(), w.stderr)
 	}
 	if after := w.load(t).Record; after.CertificateID == before || after.Replaces != before {

@@ -66,14 +66,16 @@ const maxCauses = 100
 // failures counts failures, by Failure without Count.
 type failures map[Failure]int
 
-// add counts a failure as often as its Count says.
-func (t failures) add(f Failure) {
-	n := f.Count
-	f.Count = 0
-	if _, known := t[f]; !known && len(t) >= maxCauses {
-		f.Cause = "other"
+// add counts failures, each as often as its Count says.
+func (t failures) add(list ...Failure) {
+	for _, f := range list {
+		n := f.Count
+		f.Count = 0
+		if _, known := t[f]; !known && len(t) >= maxCauses {
+			f.Cause = "other"
+		}
+		t[f] += n
 	}
-	t[f] += n
 }
 
 // countAt counts an event that long after the beginning, by the second.

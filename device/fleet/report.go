@@ -326,12 +326,8 @@ func Merge(reports ...*Report) (*Report, error) {
 				sum.histogram(s.Stage).Merge(s.h)
 			}
 		}
-		for _, f := range r.Failures {
-			sum.failures.add(f)
-		}
-		for _, f := range r.Retries {
-			sum.retries.add(f)
-		}
+		sum.failures.add(r.Failures...)
+		sum.retries.add(r.Retries...)
 	}
 	slices.Sort(versions)
 	merged.Version = strings.Join(slices.Compact(versions), ", ")

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -65,10 +66,7 @@ func ParseShard(text string) (Shard, error) {
 	index, of, _ := strings.Cut(text, "/")
 	i, err1 := strconv.Atoi(index)
 	n, err2 := strconv.Atoi(of)
-	if i == 0 {
-		i = n
-	}
-	s := Shard{Index: i, Of: n}
+	s := Shard{Index: cmp.Or(i, n), Of: n}
 	if err1 != nil || err2 != nil || s.check() != nil {
 		return Shard{}, &ValueError{"shard", strconv.Quote(text), "NUMBER/OF, as in 2/5"}
 	}

@@ -4,10 +4,11 @@ package main
 import (
 	"os"
 
+	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/cli/corecli"
 	"example.com/fleety/device/internal/term"
 )
 
 func main() {
-	os.Exit(corecli.Main(os.Args[1:], term.New(os.Stdin, os.Stdout, os.Stderr, os.Environ())))
+	os.Exit(cli.Main(corecli.Program(), os.Args[1:], term.New(os.Stdin, os.Stdout, os.Stderr, os.Environ())))
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/term"
 )
 
@@ -25,7 +26,7 @@ func walkHelp(t *testing.T, binary string, path ...string) (seen int) {
 	t.Helper()
 	name := strings.Join(append([]string{binary}, path...), " ")
 	var stdout, stderr strings.Builder
-	if code := programs[binary](append(path, "--help"), term.New(strings.NewReader(""), &stdout, &stderr, os.Environ())); code != 0 || stderr.Len() > 0 {
+	if code := cli.Main(programs[binary](), append(path, "--help"), term.New(strings.NewReader(""), &stdout, &stderr, os.Environ())); code != 0 || stderr.Len() > 0 {
 		t.Fatalf("%s --help: exit code %d\n%s", name, code, &stderr)
 	}
 	help := stdout.String()

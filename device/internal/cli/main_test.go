@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/cli/corecli"
 	"example.com/fleety/device/internal/cli/devicecli"
 	"example.com/fleety/device/internal/cli/fleetcli"
@@ -22,14 +23,14 @@ var (
 	deviceDir = must(filepath.Abs(filepath.Join("..", "..")))
 	templates = filepath.Join(deviceDir, "..", "templates")
 
-	programs = map[string]func(args []string, streams term.Streams) int{
-		"iot_device": devicecli.Main, "iot_core_local": corecli.Main, "iot_fleet": fleetcli.Main,
+	programs = map[string]func() cli.Program{
+		"iot_device": devicecli.Program, "iot_core_local": corecli.Program, "iot_fleet": fleetcli.Program,
 	}
 )
 
 func TestMain(m *testing.M) {
 	if program := programs[filepath.Base(os.Args[0])]; program != nil {
-		os.Exit(program(os.Args[1:], term.New(os.Stdin, os.Stdout, os.Stderr, os.Environ())))
+		os.Exit(cli.Main(program(), os.Args[1:], term.New(os.Stdin, os.Stdout, os.Stderr, os.Environ())))
 	}
 	os.Exit(func() int {
 		os.Setenv("LANG", "C.UTF-8")

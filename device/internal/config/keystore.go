@@ -51,20 +51,20 @@ func (k Keys) hardware() string {
 // than the setting. A PIN that a token rejects is noted in dir. The error is what is wrong with a
 // setting of hardware keys.
 func (k Keys) store(dir string) (identity.KeyStore, error) {
-	s := keyStore{makes: identity.SoftwareKeys{}, tpm: &tpm.Keys{}, dir: dir}
+	s := keyStore{KeyStore: identity.SoftwareKeys{}, tpm: &tpm.Keys{}, dir: dir}
 	switch k.hardware() {
 	case "tpm":
 		t, err := parseTPM(k)
 		if err != nil {
 			return s, err
 		}
-		s.makes, s.tpm = t, t
+		s.KeyStore, s.tpm = t, t
 	case "pkcs11":
 		t, err := openToken(string(k), dir)
 		if err != nil {
 			return s, err
 		}
-		s.makes, s.token = t, t
+		s.KeyStore, s.token = t, t
 	}
 	return s, nil
 }
@@ -82,13 +82,11 @@ func openToken(text, dir string) (identity.KeyStore, error) {
 }
 
 type keyStore struct {
-	makes identity.KeyStore
-	tpm   identity.KeyStore
-	token identity.KeyStore // nil unless the setting has one
-	dir   string
+	identity.KeyStore // makes keys
+	tpm               identity.KeyStore
+	token             identity.KeyStore // nil unless the setting has one
+	dir               string
 }
-
-func (s keyStore) New() (crypto.Signer, []byte, error) { return s.makes.New() }
 
 // Open opens a key where its file says that it is.
 func (s keyStore) Open(text []byte) (crypto.Signer, error) {

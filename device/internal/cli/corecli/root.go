@@ -21,10 +21,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Main runs iot_core_local and returns its exit code.
-func Main(args []string, streams term.Streams) int { return cli.Main(Program(), args, streams) }
-
-// Program describes iot_core_local, also for its manual.
+// Program describes iot_core_local, to run it and for its manual.
 func Program() cli.Program {
 	return cli.Program{Name: "iot_core_local", Help: help, Commands: commands, Explain: explain, LogLevel: "info"}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/term"
 )
 
@@ -30,7 +31,7 @@ func TestIdentitiesOfAnEarlierRunAreReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	Main([]string{"serve", "--listen", "127.0.0.1:0", "--api", "none", "--hook", "none", "--credentials", dir}, term.New(strings.NewReader(""), closed{}, &log, nil))
+	cli.Main(Program(), []string{"serve", "--listen", "127.0.0.1:0", "--api", "none", "--hook", "none", "--credentials", dir}, term.New(strings.NewReader(""), closed{}, &log, nil))
 	if !strings.Contains(log.String(), devices) {
 		t.Error(log.String())
 	}

@@ -13,14 +13,10 @@ import (
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/internal/doctor"
-	"example.com/fleety/device/internal/term"
 	"github.com/spf13/cobra"
 )
 
-// Main runs iot_device and returns its exit code.
-func Main(args []string, streams term.Streams) int { return cli.Main(Program(), args, streams) }
-
-// Program describes iot_device, also for its manual.
+// Program describes iot_device, to run it and for its manual.
 func Program() cli.Program {
 	return cli.Program{
 		Name:        "iot_device",

@@ -111,7 +111,8 @@ func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error
 	return err
 }
 
-// config checks the flags before it reads any file.
+// config translates flags, configuration and the files that it names. It checks the flags before it
+// reads any file.
 func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fleet.Config, err error) {
 	c = o.fleet
 	if c.Serials, err = fleet.NewSerials(o.prefix, o.first, o.devices); err != nil {
@@ -120,11 +121,44 @@ func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fle
 	if last := c.Serials.At(o.devices - 1); len(last) > payload.MaxSerialLength {
 		return c, &fleet.ValueError{Name: "first", Value: last, Want: fmt.Sprintf("serial numbers of at most %d characters", payload.MaxSerialLength)}
 	}
-	base, files, err := o.load(ctx, console)
-	if err != nil {
+	o.Environ = console.Environ
+	// Those of the file are of one device: they are neither read nor checked.
+	o.Flags = append(o.Flags, config.Setting{Key: "serialNumber", Value: "simulated"}, config.Setting{Key: "thingname"})
+	base, problems := config.Load(ctx, o.Sources)
+	if base == nil {
+		return c, problems
+	}
+	if base.Bootstrap.Keys != config.KeysService {
+		base.Bootstrap.Keys = config.KeysDevice // simulated devices share no hardware
+	}
+	files, warnings, missing := base.Check(true)
+	console.Warn(append(base.Warnings, warnings...)...)
+	if err := config.Join(problems, missing); err != nil {
 		return c, err
 	}
-	c.Device = device(base, files, o.curves)
+	if err := files.ClaimTime(time.Now()); err != nil {
+		return c, err
+	}
+	if onAWS(base.Server.Endpoint) && !o.aws {
+		return c, errAWS(base.Server.Endpoint)
+	}
+	c.Device = func(serial string) provision.Config {
+		device := *base
+		device.SerialNumber, device.ThingName = serial, ""
+		return provision.Config{
+			Session: session.Options{
+				Endpoint: base.Server.Endpoint, Port: base.Server.Port, RootCAs: files.Roots,
+				Proxy: base.Server.Proxy, CurvePreferences: o.curves,
+			},
+			Claims:            []*tls.Certificate{files.Claims[0].Certificate},
+			Template:          base.Bootstrap.ProvisioningTemplate,
+			Parameters:        device.TemplateParameters(),
+			Author:            base.Author,
+			Keys:              provision.Keys(base.Bootstrap.Keys),
+			Eager:             base.Bootstrap.Eager,
+			ExpectedThingName: device.ExpectedThingName(),
+		}
+	}
 	if c.Quotas, err = o.quotas.quotas(onAWS(base.Server.Endpoint)); err != nil {
 		return c, err
 	}
@@ -195,53 +229,3 @@ func errAWS(endpoint string) error {
 }
 
 func onAWS(endpoint string) bool { return awsiot.ParseEndpoint(endpoint).AWS() }
-
-// load reads the configuration and the files that it names.
-func (o *enrollOptions) load(ctx context.Context, console *cli.Console) (*config.Config, *config.Files, error) {
-	o.Environ = console.Environ
-	// Those of the file are of one device: they are neither read nor checked.
-	o.Flags = append(o.Flags, config.Setting{Key: "serialNumber", Value: "simulated"}, config.Setting{Key: "thingname"})
-	c, problems := config.Load(ctx, o.Sources)
-	if c == nil {
-		return nil, nil, problems
-	}
-	if c.Bootstrap.Keys != config.KeysService {
-		c.Bootstrap.Keys = config.KeysDevice // simulated devices share no hardware
-	}
-	files, warnings, missing := c.Check(true)
-	console.Warn(append(c.Warnings, warnings...)...)
-	if err := config.Join(problems, missing); err != nil {
-		return nil, nil, err
-	}
-	if err := files.ClaimTime(time.Now()); err != nil {
-		return nil, nil, err
-	}
-	if onAWS(c.Server.Endpoint) && !o.aws {
-		return nil, nil, errAWS(c.Server.Endpoint)
-	}
-	return c, files, nil
-}
-
-// device returns a function that translates the configuration for the device of a serial number.
-func device(base *config.Config, files *config.Files, curves []tls.CurveID) func(serial string) provision.Config {
-	return func(serial string) provision.Config {
-		c := *base
-		c.SerialNumber, c.ThingName = serial, ""
-		return provision.Config{
-			Session: session.Options{
-				Endpoint:         c.Server.Endpoint,
-				Port:             c.Server.Port,
-				RootCAs:          files.Roots,
-				Proxy:            c.Server.Proxy,
-				CurvePreferences: curves,
-			},
-			Claims:            []*tls.Certificate{files.Claims[0].Certificate},
-			Template:          c.Bootstrap.ProvisioningTemplate,
-			Parameters:        c.TemplateParameters(),
-			Author:            c.Author,
-			Keys:              provision.Keys(c.Bootstrap.Keys),
-			Eager:             c.Bootstrap.Eager,
-			ExpectedThingName: c.ExpectedThingName(),
-		}
-	}
-}

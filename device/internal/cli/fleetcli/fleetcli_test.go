@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 
 	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/cli/fleetcli"
 	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
@@ -31,7 +32,7 @@ import (
 // run runs iot_fleet and returns its exit code and what it wrote.
 func run(args ...string) (code int, out, errs string) {
 	var o, e bytes.Buffer
-	code = fleetcli.Main(args, term.New(strings.NewReader(""), &o, &e, nil))
+	code = cli.Main(fleetcli.Program(), args, term.New(strings.NewReader(""), &o, &e, nil))
 	return code, o.String(), e.String()
 }
 
@@ -212,7 +213,7 @@ func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 func TestRotateHasThingsDoAJob(t *testing.T) {
 	core := startEmulator(t)
 	for _, command := range []string{"rotate", "revoke"} {
-		if code := fleetcli.Main([]string{command, "--thing-type", "fleety", "--endpoint-url", core.APIURL()}, term.New(strings.NewReader(""), full{}, io.Discard, nil)); code != 1 {
+		if code := cli.Main(fleetcli.Program(), []string{command, "--thing-type", "fleety", "--endpoint-url", core.APIURL()}, term.New(strings.NewReader(""), full{}, io.Discard, nil)); code != 1 {
 			t.Errorf("%s whose result cannot be written: exit %d", command, code)
 		}
 	}

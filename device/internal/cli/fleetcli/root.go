@@ -18,13 +18,9 @@ import (
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
-	"example.com/fleety/device/internal/term"
 )
 
-// Main runs iot_fleet and returns its exit code.
-func Main(args []string, streams term.Streams) int { return cli.Main(Program(), args, streams) }
-
-// Program describes iot_fleet, also for its manual.
+// Program describes iot_fleet, to run it and for its manual.
 func Program() cli.Program {
 	return cli.Program{
 		Name:        "iot_fleet",
