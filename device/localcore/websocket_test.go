@@ -30,6 +30,7 @@ type presigned struct {
 	at                                        time.Time
 	origin                                    string
 	subprotocols                              []string
+	edit                                      *strings.Replacer // of the signed URL
 }
 
 // webSocketURL signs a request as AWS documents: the token is no part of it.
@@ -47,6 +48,9 @@ func (p presigned) webSocketURL(t *testing.T, s *localcore.Server) string {
 	}
 	if p.token != "" {
 		signed += "&X-Amz-Security-Token=" + url.QueryEscape(p.token)
+	}
+	if p.edit != nil {
+		signed = p.edit.Replace(signed)
 	}
 	return "ws" + strings.TrimPrefix(signed, "http")
 }
@@ -204,6 +208,19 @@ func TestWebSocketRequestMustBeSigned(t *testing.T) {
 			t.Parallel()
 			if _, response := dialWebSocket(t, s, test.adjust); response.StatusCode != test.want {
 				t.Errorf("%s, want %d", response.Status, test.want)
+			}
+		})
+	}
+	for old, edited := range map[string]string{
+		"X-Amz-SignedHeaders=host": "X-Amz-SignedHeaders=", "X-Amz-Date=": "X-Amz-Date=20000101T000000Z&X-Amz-Date=",
+		"X-Amz-Algorithm=": "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Algorithm=", "X-Amz-Signature=": "X-Amz-Expires=300&X-Amz-Signature=",
+		"&X-Amz-Signature=": "&other=1&X-Amz-Signature=", "%2Faws4_request": "%2Faws4",
+	} {
+		t.Run(edited, func(t *testing.T) {
+			t.Parallel()
+			edit := strings.NewReplacer(old, edited)
+			if _, response := dialWebSocket(t, s, func(p *presigned) { p.edit = edit }); response.StatusCode != http.StatusForbidden {
+				t.Errorf("changed after it was signed: %s", response.Status)
 			}
 		})
 	}

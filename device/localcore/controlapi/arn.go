@@ -97,6 +97,9 @@ func (a *api) resolve(q *request) error {
 		if err == nil && (arn != "" || name != "principal") { // which is optional
 			arn, err = resolve(a, arn)
 		}
+		if ofTunneling := q.op.service == tunnelTarget; err == nil && name == "resourceArn" && strings.HasPrefix(arn, "tunnel/") != ofTunneling {
+			err = registry.Reject(registry.CodeNotFound, "Resource %s is of another service.", awsiot.Clip(arn))
+		}
 		if err != nil {
 			return err
 		}

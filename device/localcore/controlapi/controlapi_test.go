@@ -170,7 +170,7 @@ func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 	if err != nil {
 		panic(err)
 	}
-	shadows, err := shadow.Open(shadow.Config{})
+	shadows, err := shadow.Open(shadow.Config{Now: time.Now})
 	if err != nil {
 		panic(err)
 	}
@@ -183,7 +183,7 @@ func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 		Provisioning: provisioning.New(provisioning.Config{Registry: r, Authority: authority, ARN: arn, Now: time.Now}),
 		Session:      func(_, clientID string) *policy.Session { return &policy.Session{ClientID: clientID} }, Evaluate: evaluate,
 		Broker: c, Publish: c.publish, Shadows: shadows, Jobs: all, Rules: topicRules,
-		Tunnels: tunnel.New(tunnel.Config{ARN: arn, Region: "us-east-1", Publish: func(string, []byte) {}}),
+		Tunnels: tunnel.New(tunnel.Config{ARN: arn, Region: "us-east-1", Publish: func(string, []byte) {}, Now: time.Now}),
 	})
 }
 

@@ -266,6 +266,24 @@ func TestTagsLiveAsLongAsTheirResource(t *testing.T) {
 			}
 		})
 	}
+	tunneling := func(operation, body string) (out string) {
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/", strings.NewReader(body))
+		r.Header.Set("X-Amz-Target", "IoTSecuredTunneling."+operation)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Body.String()
+	}
+	var opened struct{ TunnelARN string }
+	if err := json.Unmarshal([]byte(tunneling("OpenTunnel", "{}")), &opened); err != nil {
+		t.Fatal(err)
+	}
+	if _, code, out := call(t, h, "POST", "/tags", `{"resourceArn":"`+opened.TunnelARN+`","tags":[]}`); code != registry.CodeNotFound {
+		t.Errorf("a tunnel, by the registry's operation: %s", out)
+	}
+	call(t, h, "POST", "/policies/other", `{"policyDocument":"{}"}`)
+	if out := tunneling("ListTagsForResource", `{"resourceArn":"`+arnPrefix+`policy/other"}`); !strings.Contains(out, registry.CodeNotFound) {
+		t.Errorf("a policy, by the operation of secure tunneling: %s", out)
+	}
 	call(t, h, "POST", "/policies/full", `{"policyDocument":"{}"}`)
 	for i, want := range []string{"", registry.CodeLimitExceeded} { // 50 tags, then one more
 		var some []string

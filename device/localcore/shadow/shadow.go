@@ -32,11 +32,11 @@ type Message struct {
 	Payload []byte
 }
 
-// A Config says what the service stands on. The zero value works.
+// A Config says what the service stands on. Now must be set.
 type Config struct {
-	Store        records.Store    // nil for memory only
-	Now          func() time.Time // nil means time.Now
-	EnforceRates bool             // rejects more requests per second than AWS allows for a shadow
+	Store        records.Store // nil for memory only
+	Now          func() time.Time
+	EnforceRates bool // rejects more requests per second than AWS allows for a shadow
 }
 
 // A Service holds the shadows of one account. It is safe for concurrent use.
@@ -58,9 +58,6 @@ type record struct {
 
 // Open returns the service with the shadows in the store.
 func Open(c Config) (*Service, error) {
-	if c.Now == nil {
-		c.Now = time.Now
-	}
 	c.Store = cmp.Or(c.Store, records.None)
 	s := &Service{config: c, shadows: map[string]record{}, rates: map[string]*rate.Limiter{}}
 	err := c.Store.Each(func(key string, value []byte) error {

@@ -28,16 +28,16 @@ const (
 	tokenBytes  = 256           // of randomness; AWS's tokens are as long
 )
 
-// A Config says what the service stands on. ARN, Region and Publish are required.
+// A Config says what the service stands on. ARN, Region, Publish and Now are required.
 type Config struct {
 	ARN    func(resource string) string // returns the full name of a resource such as "tunnel/ID"
 	Region string
 	// Publish receives the notifications of things. It must not call the service.
 	Publish      func(topic string, payload []byte)
-	Deleted      func(id string)  // is called, if set, with the id of each tunnel that is deleted
-	EnforceRates bool             // limits the bandwidth of a tunnel to AWS's quota
-	Now          func() time.Time // nil means time.Now
-	Log          *slog.Logger     // nil means discard
+	Deleted      func(id string) // is called, if set, with the id of each tunnel that is deleted
+	EnforceRates bool            // limits the bandwidth of a tunnel to AWS's quota
+	Now          func() time.Time
+	Log          *slog.Logger // nil means discard
 }
 
 // A Service holds the tunnels of one account. It is safe for concurrent use, and an http.Handler
@@ -142,9 +142,6 @@ type tunnel struct {
 
 // New returns a service without tunnels.
 func New(c Config) *Service {
-	if c.Now == nil {
-		c.Now = time.Now
-	}
 	if c.Deleted == nil {
 		c.Deleted = func(string) {}
 	}
