@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"example.com/fleety/device/awsiot"
@@ -77,6 +79,21 @@ func TestPathsThatMeetAreAnErrorBeforeAnythingIsWritten(t *testing.T) {
 				t.Errorf("files: %v", after)
 			}
 		})
+	}
+}
+
+// A file whose name is so long that it cannot be renamed stays, and the run ends.
+func TestFileThatCannotBeKeptAsideIsAnError(t *testing.T) {
+	dir := certsDir(t)
+	key := filepath.Join(dir, strings.Repeat("k", 240))
+	must(t, os.WriteFile(key, []byte("of someone"), 0o600))
+	s, err := NewStore(Config{SerialNumber: serial, Certificate: filepath.Join(dir, "c.pem"), PrivateKey: key})
+	must(t, err)
+	if err := provision(t, s, newCloud(t), run{replace: true}); !errors.Is(err, syscall.ENAMETOOLONG) {
+		t.Errorf("error = %v", err)
+	}
+	if text, err := os.ReadFile(key); string(text) != "of someone" {
+		t.Errorf("the file has %q, %v", text, err)
 	}
 }
 

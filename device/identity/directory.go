@@ -187,7 +187,7 @@ func (d *directory) check() error {
 	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {
 		return err
 	}
-	files := d.files("-")
+	files := d.Files("-")
 	dirs := []string{d.Folder()}
 	for _, path := range []string{files.Certificate, files.PrivateKey} {
 		target, err := d.disk.Resolve(path)
@@ -229,8 +229,9 @@ const (
 	recordSuffix      = ".json"
 )
 
-// files returns the paths of an identity, whose names begin with base unless they are configured.
-func (c *Config) files(base string) Files {
+// Files returns the paths of an identity, whose names begin with base, which is mostly the thing's name,
+// unless they are configured.
+func (c *Config) Files(base string) Files {
 	cert := cmp.Or(c.Certificate, filepath.Join(c.Dir, base+certificateSuffix))
 	stem, ok := strings.CutSuffix(cert, certificateSuffix)
 	if !ok {
@@ -259,7 +260,7 @@ func (c *Config) isFileBase(base, thing string) bool {
 func (c *Config) sums(st *state) map[string]string {
 	sums := map[string]string{}
 	if r := st.Replaced; r != nil && (r.Base != "" || c.Certificate != "") {
-		paths := c.files(r.Base).all()
+		paths := c.Files(r.Base).all()
 		for i, sum := range r.Sums[:min(len(r.Sums), len(paths))] {
 			sums[paths[i]] = sum
 		}

@@ -3,12 +3,10 @@ package identity
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"example.com/fleety/device/internal/osfile"
@@ -29,7 +27,7 @@ type disk interface {
 	// Resolve returns the file that a symbolic link names, which need not exist, and path if it is
 	// none.
 	Resolve(path string) (string, error)
-	Locate(path string) place // where a path leads to
+	Locate(path string) osfile.Place
 	// MayWrite and MayRead return ErrAccess for a directory, or a file, that others could
 	// have written to.
 	MayWrite(dir string) error
@@ -173,81 +171,12 @@ func (osDisk) Resolve(path string) (string, error) {
 	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
 		return path, nil // what is wrong with it shows when it is used
 	}
-	return canonical(path, true)
+	return osfile.Canonical(path, func(path string, link fs.FileInfo) error { return checkOwner(path, link) })
 }
 
-// canonical returns an absolute path without symbolic links, also for a file that does not exist.
-// It may check the owner of each link at the end of the path.
-func canonical(path string, checkOwners bool) (string, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	const most = 40
-	for range most {
-		path = filepath.Join(evalDir(filepath.Dir(path)), filepath.Base(path))
-		info, err := os.Lstat(path)
-		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
-			return path, nil
-		}
-		if checkOwners {
-			if err := checkOwner(path, info); err != nil {
-				return "", err
-			}
-		}
-		target, err := os.Readlink(path)
-		if err != nil {
-			return "", err
-		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(path), target)
-		}
-		path = target
-	}
-	return "", &fs.PathError{Op: "readlink", Path: path, Err: fmt.Errorf("more than %d symbolic links", most)}
-}
-
-// evalDir evaluates the symbolic links in as much of a directory as exists.
-func evalDir(dir string) string {
-	found, err := filepath.EvalSymlinks(dir)
-	switch parent := filepath.Dir(dir); {
-	case err == nil:
-		return found
-	case parent == dir:
-		return dir
-	default:
-		return filepath.Join(evalDir(parent), filepath.Base(dir))
-	}
-}
-
-func (osDisk) Locate(path string) place {
-	p := place{name: path, path: path}
-	if canonical, err := canonical(path, false); err == nil {
-		p.path = canonical
-	}
-	p.file, _ = os.Stat(p.path) // nil for what does not exist
-	p.dir, _ = os.Stat(filepath.Dir(p.path))
-	return p
-}
+func (osDisk) Locate(path string) osfile.Place { return osfile.Locate(path) }
 
 // accessError is of a file or folder in which others could have put what is there.
 func accessError(path, reason string) error {
 	return &FileError{ErrAccess, path, reason + ": it must belong to root or to the user that runs this, and no one else may write to it"}
-}
-
-// A place is where a path leads to.
-type place struct {
-	name, path string      // as it was given, and without symbolic links
-	file, dir  fs.FileInfo // nil if there is none
-}
-
-// isOther reports whether something is there whose place no file must take: a directory, a socket, a
-// device such as /dev/null.
-func (p place) isOther() bool { return p.file != nil && !p.file.Mode().IsRegular() }
-
-// same reports whether two paths are of one file, or would be. Names that differ in case count as
-// one, as they are for a FAT file system.
-func (p place) same(q place) bool {
-	return strings.EqualFold(p.path, q.path) || os.SameFile(p.file, q.file) ||
-		strings.EqualFold(filepath.Base(p.path), filepath.Base(q.path)) && os.SameFile(p.dir, q.dir)
 }

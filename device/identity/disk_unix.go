@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"example.com/fleety/device/internal/osfile"
 )
 
 // MayWrite checks the directory as ssh does with StrictModes. Of the directories above it only
@@ -22,7 +24,7 @@ func (osDisk) MayWrite(dir string) error {
 	if err := cmp.Or(checkOwner(dir, info), checkMode(dir, info)); err != nil {
 		return err
 	}
-	path, err := canonical(dir, false)
+	path, err := osfile.Canonical(dir, nil)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"cmp"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,10 +22,10 @@ import (
 // someone else's files.
 func (d *directory) fileBase(thing string) (string, error) {
 	base := thing
-	err := d.checkFiles(d.files(base))
-	if errors.Is(err, ErrConflict) && d.files(base) != d.files(d.ownBase(thing)) {
+	err := d.checkFiles(d.Files(base))
+	if errors.Is(err, ErrConflict) && d.Files(base) != d.Files(d.ownBase(thing)) {
 		base = d.ownBase(thing)
-		err = d.checkFiles(d.files(base))
+		err = d.checkFiles(d.Files(base))
 	}
 	return base, err
 }
@@ -49,25 +50,25 @@ func (d *directory) checkFiles(f Files) error {
 				return err
 			}
 		}
-		if d.disk.Locate(target).isOther() {
+		if d.disk.Locate(target).IsOther() {
 			return &FileError{ErrConflict, path, osfile.ErrNotRegular.Error()}
 		}
 	}
 	reserved := d.locate(d.Reserved)
 	working := d.locate(append(temps, d.journalDir(), d.lockPath(), d.statePath(0), d.statePath(1)))
-	var earlier []place
+	var earlier []osfile.Place
 	for _, p := range d.locate(paths) {
 		for _, other := range slices.Concat(earlier, reserved, working) {
-			if p.same(other) {
-				return &FileError{ErrConflict, p.name, "is also " + other.name}
+			if p.Same(other) {
+				return &FileError{ErrConflict, p.Name, "is also " + other.Name}
 			}
 		}
 		earlier = append(earlier, p)
 	}
 	for _, p := range reserved {
 		for _, temp := range working {
-			if p.same(temp) {
-				return &FileError{ErrConflict, p.name, "has a name that is needed for a temporary file"}
+			if p.Same(temp) {
+				return &FileError{ErrConflict, p.Name, "has a name that is needed for a temporary file"}
 			}
 		}
 	}
@@ -93,7 +94,7 @@ func (d *directory) leadsNowhere(dir string) error {
 	return nil
 }
 
-func (d *directory) locate(paths []string) (all []place) {
+func (d *directory) locate(paths []string) (all []osfile.Place) {
 	for _, path := range paths {
 		if path != "" {
 			all = append(all, d.disk.Locate(path))
@@ -116,7 +117,7 @@ func (d *directory) replacing() (*Record, *replacedFiles, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	files := d.files(base)
+	files := d.Files(base)
 	paths := files.all()
 	if _, err := d.loadFiles(files, record); err != nil {
 		paths = paths[:1]
@@ -134,7 +135,7 @@ func (d *directory) replacing() (*Record, *replacedFiles, error) {
 
 // install writes the files of an identity, the record last, and removes those of the one before it.
 func (d *directory) install(st *state) (*Identity, error) {
-	to, sums := d.files(st.base()), d.sums(st)
+	to, sums := d.Files(st.base()), d.sums(st)
 	err := d.installFile(to.PrivateKey, []byte(st.KeyPEM), 0o600, sums)
 	if err == nil {
 		err = d.installFile(to.Certificate, []byte(st.CertificatePEM), 0o644, sums)
@@ -146,7 +147,7 @@ func (d *directory) install(st *state) (*Identity, error) {
 		return nil, err
 	}
 	if st.Replaced != nil {
-		for _, old := range d.files(st.Replaced.Base).all() { // the record first, so that it is never found without the others
+		for _, old := range d.Files(st.Replaced.Base).all() { // the record first, so that it is never found without the others
 			if sums[old] == "" || slices.Contains(to.all(), old) {
 				continue
 			}
@@ -195,11 +196,8 @@ func (d *directory) installFile(path string, data []byte, perm fs.FileMode, sums
 // backupForeignFile renames a file: none is ever overwritten that might be someone's only copy.
 func (d *directory) backupForeignFile(path string) error {
 	backup := path + ".found-" + d.now().Format("20060102T150405Z")
-	for {
-		if _, err := d.disk.ReadFile(backup); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		backup += "x"
+	if _, err := d.disk.ReadFile(backup); !errors.Is(err, fs.ErrNotExist) {
+		backup += "-" + rand.Text()
 	}
 	d.Log.Warn("a file of unknown origin was in the way and is kept", "path", backup)
 	if err := d.disk.Rename(path, backup); err != nil {
@@ -254,10 +252,10 @@ func (s *Store) RemoveClaim(privateKeys ...string) (err error) {
 		if err != nil {
 			return err
 		}
-		if d.disk.Locate(target).isOther() {
+		if d.disk.Locate(target).IsOther() {
 			return &FileError{ErrConflict, privateKey, osfile.ErrNotRegular.Error()}
 		}
-		if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).same(d.disk.Locate(id.Files.PrivateKey)) {
+		if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).Same(d.disk.Locate(id.Files.PrivateKey)) {
 			return &FileError{ErrConflict, privateKey, "is also the device's own private key"}
 		}
 		_, missing := d.disk.ReadFile(target)
@@ -302,7 +300,7 @@ func (d *directory) load() (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.loadFiles(d.files(base), record)
+	return d.loadFiles(d.Files(base), record)
 }
 
 // find returns what the names of the identity's files begin with, empty for those that are
@@ -348,7 +346,7 @@ func (d *directory) find() (base string, _ *Record, err error) {
 }
 
 func (d *directory) findConfigured() (*Record, error) {
-	files := d.files("")
+	files := d.Files("")
 	record, _, err := d.readRecord(files.Record)
 	if err == nil && record.SerialNumber != d.SerialNumber {
 		return nil, d.conflictWith(files.Record, record)
@@ -393,7 +391,7 @@ func (d *directory) isOurs(base string, data []byte) bool {
 	if base == d.ThingName || strings.Contains(base, "~") {
 		return true
 	}
-	text, err := d.disk.ReadFile(d.files(base).Certificate)
+	text, err := d.disk.ReadFile(d.Files(base).Certificate)
 	if err == nil {
 		// AWS IoT takes the name from the device's own request, and gives this one to a certificate
 		// whose key it has made.

@@ -281,7 +281,7 @@ func (d *memDisk) SyncDir(path string) error {
 }
 
 func (d *memDisk) Resolve(path string) (string, error) { return path, nil }
-func (d *memDisk) Locate(p string) place               { return place{name: p, path: path.Clean(p)} }
+func (d *memDisk) Locate(p string) osfile.Place        { return osfile.Place{Name: p, Path: path.Clean(p)} }
 func (d *memDisk) MayWrite(path string) error          { return d.MayRead(path) }
 
 func (d *memDisk) MayRead(path string) error {

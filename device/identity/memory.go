@@ -57,7 +57,7 @@ func (m *memory) replacing() (*Record, *replacedFiles, error) {
 
 func (m *memory) install(st *state) (*Identity, error) {
 	m.mu.Lock()
-	m.identity = st.identity(m.config.files(st.base()))
+	m.identity = st.identity(m.config.Files(st.base()))
 	m.mu.Unlock()
 	return m.load()
 }

@@ -105,7 +105,7 @@ func (s *Store) Load() (id *Identity, err error) {
 	// disagree, once.
 	for range 2 {
 		if st, _, err := s.storage.readState(); err == nil && st != nil && st.Stage == Committed {
-			return st.identity(s.config.files(st.base())), nil
+			return st.identity(s.config.Files(st.base())), nil
 		}
 		id, err = s.storage.load()
 		if !errors.Is(err, ErrBroken) {
@@ -225,15 +225,17 @@ type Status struct {
 	Problems []error
 }
 
-// Pending describes a provisioning that is in progress or was interrupted.
+// Pending describes a provisioning that is in progress or was interrupted. Its JSON keys are part of
+// the contract of the status command.
 type Pending struct {
-	Stage          Stage
-	Since, Updated time.Time // when the first and the latest step were stored
-	RequestedBy    string    // as in [Grant]; empty before [CertificateHeld]
-	CertificateID  string    // empty before [CertificateHeld]
-	ThingName      string    // empty before [Registered]
-	TokenExpires   time.Time // zero unless at [CertificateHeld]
-	PID            int       // of the run that is working on it now, else 0
+	Stage         Stage     `json:"-"`
+	Since         time.Time `json:"since"`
+	Updated       time.Time `json:"updated"`                 // when the latest step was stored, Since the first
+	RequestedBy   string    `json:"-"`                       // as in [Grant]; empty before [CertificateHeld]
+	CertificateID string    `json:"certificateId,omitempty"` // empty before [CertificateHeld]
+	ThingName     string    `json:"thingName,omitempty"`     // empty before [Registered]
+	TokenExpires  time.Time `json:"tokenExpires,omitzero"`   // zero unless at [CertificateHeld]
+	PID           int       `json:"running,omitempty"`       // of the run that is working on it now, else 0
 }
 
 // Status returns what is on disk. It changes nothing and needs no network.

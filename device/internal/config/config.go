@@ -208,10 +208,9 @@ type Origin struct {
 
 // Equal reports whether two configurations have the same settings, wherever they were read from.
 func (c *Config) Equal(other *Config) bool {
-	a, b := *c, *other
-	a.Path, a.Warnings, a.origins = "", nil, nil
-	b.Path, b.Warnings, b.origins = "", nil, nil
-	return reflect.DeepEqual(a, b)
+	same := *c
+	same.Path, same.Warnings, same.origins = other.Path, other.Warnings, other.origins
+	return reflect.DeepEqual(&same, other)
 }
 
 // ExpectedThingName is the name that the device will have, as far as it can be known without

@@ -69,18 +69,17 @@ func keysOf(t reflect.Type, section string, index []int) (keys []key) {
 		name, option, _ := strings.Cut(field.Tag.Get("key"), ",")
 		k := key{name: strings.Trim(section+"."+name, "."), kind: cmp.Or(kinds[field.Type], text), tag: field.Tag, index: append(slices.Clone(index), i)}
 		switch {
+		case name == "":
+			continue
+		case field.Type.Kind() == reflect.Struct:
+			keys = append(keys, keysOf(field.Type, k.name, k.index)...)
+			continue
 		case option != "":
 			k.kind = path
 		case k.kind == text && field.Type.Kind() == reflect.Slice:
 			k.kind = records
 		}
-		switch {
-		case name == "":
-		case field.Type.Kind() == reflect.Struct:
-			keys = append(keys, keysOf(field.Type, k.name, k.index)...)
-		default:
-			keys = append(keys, k)
-		}
+		keys = append(keys, k)
 	}
 	return keys
 }
@@ -222,18 +221,10 @@ func formOf(record reflect.Type) string {
 
 // splitEscaped splits text at its commas, but for those behind a backslash.
 func splitEscaped(text string) []string {
-	parts := []string{""}
-	for i := 0; i < len(text); i++ {
-		last := &parts[len(parts)-1]
-		switch {
-		case text[i] == '\\' && i+1 < len(text) && (text[i+1] == ',' || text[i+1] == '\\'):
-			i++
-			*last += text[i : i+1]
-		case text[i] == ',':
-			parts = append(parts, "")
-		default:
-			*last += text[i : i+1]
-		}
+	const backslash, comma = "\xfe", "\xff" // which no UTF-8 text has
+	parts := strings.Split(strings.NewReplacer(`\\`, backslash, `\,`, comma).Replace(text), ",")
+	for i, part := range parts {
+		parts[i] = strings.NewReplacer(backslash, `\`, comma, ",").Replace(part)
 	}
 	return parts
 }

@@ -2,7 +2,9 @@ package config_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,6 +55,8 @@ func TestWrongShadowsAreProblemsWithTheirPlace(t *testing.T) {
 		"name twice":    "[{name: a}, {name: a}]",
 		"classic twice": "[{}, {file: a}]",
 		"name":          "[{name: a/b}]",
+		"name #":        "[{name: '#'}]",
+		"long name":     "[{name: " + strings.Repeat("x", 65) + "}]",
 		"too many":      "[{name: a}, {name: b}, {name: c}, {name: d}, {name: e}, {name: f}, {name: g}]",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,5 +72,37 @@ func TestWrongShadowsAreProblemsWithTheirPlace(t *testing.T) {
 		if _, err := config.Load(t.Context(), config.Sources{Path: path, Flags: []config.Setting{{Key: "agent.shadows", Value: value, Flag: "--set"}}}); err == nil {
 			t.Errorf("%s is accepted", value)
 		}
+	}
+}
+
+// The desired state must replace nothing that the device needs, by whatever path.
+func TestShadowsHaveFilesOfTheirOwn(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "device.yaml")
+	if err := os.Symlink(".", filepath.Join(dir, "linked")); err != nil {
+		t.Skip(err)
+	}
+	for name, tc := range map[string]struct {
+		agent string
+		want  bool
+	}{
+		"another shadow's":      {"shadows: [{name: a, file: x.json}, {name: b, file: ./x.json}]", false},
+		"through a link":        {"shadows: [{name: a, file: x.json}, {name: b, file: linked/x.json}]", false},
+		"a program":             {"shadows: [{name: a, program: /bin/apply}, {name: b, file: /bin/apply}]", false},
+		"the configuration":     {"shadows: [{file: device.yaml}]", false},
+		"the claim's key":       {"shadows: [{file: linked/certs/fleet-provisioning.private.key}]", false},
+		"the record":            {"shadows: [{file: certs/fleety_1.json}]", false},
+		"the private key":       {"shadows: [{file: certs/fleety_1.private.key}]", false},
+		"the key of downloads":  {"jobs: {publicKey: key.pem}, shadows: [{file: key.pem}]", false},
+		"each its own, or none": {"shadows: [{name: a, file: x.json}, {name: b, file: y.json}, {name: c}, {name: d}]", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(t, path, shadowsFile+"agent: {"+tc.agent+"}")
+			_, err := config.Load(t.Context(), config.Sources{Path: path})
+			problems, _ := errors.AsType[config.Problems](err)
+			if ok := err == nil; ok != tc.want || !ok && (len(problems) != 1 || problems[0].Key != "agent.shadows" || problems[0].Origin.Line != 4) {
+				t.Errorf("%+v", err)
+			}
+		})
 	}
 }

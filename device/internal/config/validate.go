@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // maxSerialLength is the longest serial number, in characters, so that a thing name has room for a
@@ -147,7 +148,16 @@ func (v *validation) agent() {
 		}
 	}
 	v.hostPort("agent.tunnel.endpoint", tunnel.Endpoint, awsiot.EndpointTunneling, "remove it: it follows from the Region")
+	own := v.c.Identity()
+	files := own.Files(v.c.ExpectedThingName())
+	taken := append(own.Reserved, files.Certificate, files.PrivateKey, files.Record, v.c.Agent.Jobs.PublicKey)
 	for i, s := range shadows {
+		if at := slices.IndexFunc(taken, func(path string) bool {
+			return path != "" && s.File != "" && osfile.Locate(path).Same(osfile.Locate(s.File))
+		}); at >= 0 {
+			v.bad(shadowsKey, "choose another file", "shadow %q would replace %s, which is also %s", s.Name, s.File, taken[at])
+		}
+		taken = append(taken, s.File, s.Program)
 		if s.Name != "" && !awsiot.ShadowNames.Valid(s.Name) {
 			v.bad(shadowsKey, "use "+awsiot.ShadowNames.String()+", or no name for the classic shadow", "shadow %q is not a name that AWS IoT allows", s.Name)
 		} else if slices.ContainsFunc(shadows[:i], func(other Shadow) bool { return other.Name == s.Name }) {

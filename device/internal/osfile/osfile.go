@@ -104,12 +104,13 @@ func Replace(path string, data []byte, perm fs.FileMode) error {
 	return SyncDir(dir)
 }
 
-// removeAbandoned removes the new files of processes that were killed before their rename.
+// removeAbandoned removes the new files of processes that were killed before their rename, also
+// where the clock was ahead then.
 func removeAbandoned(dir, prefix string) {
 	entries, _ := os.ReadDir(dir) // those that can be read
 	for _, e := range entries {
 		random, ok := strings.CutPrefix(e.Name(), prefix)
-		if info, err := e.Info(); ok && len(random) == len(rand.Text()) && err == nil && time.Since(info.ModTime()) > abandonedAfter {
+		if info, err := e.Info(); ok && len(random) == len(rand.Text()) && err == nil && time.Since(info.ModTime()).Abs() > abandonedAfter {
 			os.Remove(filepath.Join(dir, e.Name()))
 		}
 	}

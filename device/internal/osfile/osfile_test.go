@@ -50,6 +50,7 @@ func TestReplaceRemovesWhatWasAbandoned(t *testing.T) {
 		}
 	}
 	create(".file."+rand.Text(), 2*time.Hour)
+	create(".file."+rand.Text(), -14*365*24*time.Hour) // by a clock that was ahead
 	keep := []string{".file." + rand.Text(), ".other." + rand.Text(), ".file.backup", "file"}
 	for i, name := range keep {
 		create(name, time.Duration(2*min(i, 1))*time.Hour)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/conformance"
 	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -84,7 +84,7 @@ func (o *conformanceOptions) prepare(ctx context.Context, cmd *cobra.Command, co
 	}
 	onAWS := awsiot.ParseEndpoint(host).AWS()
 	switch {
-	case o.transcript != "" && filepath.Clean(o.transcript) == filepath.Clean(o.junit):
+	case o.transcript != "" && o.junit != "" && osfile.Locate(o.transcript).Same(osfile.Locate(o.junit)):
 		return usage("--transcript and --junit name the same file")
 	case o.Endpoint == "" && o.API != "":
 		return usage("--api needs --endpoint")

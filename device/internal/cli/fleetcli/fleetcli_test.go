@@ -349,7 +349,7 @@ func TestControlPlaneThatCannotBeUsedIsFoundAtOnce(t *testing.T) {
 func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 	core := startEmulator(t)
 	enroll := func(args ...string) []string { return append([]string{"enroll", "-c", "device.yaml"}, args...) }
-	if err := errors.Join(os.WriteFile("file", nil, 0o600), os.WriteFile("things.csv", []byte("T\n"), 0o600), makeFIFO("fifo")); err != nil {
+	if err := errors.Join(os.WriteFile("file", nil, 0o600), os.WriteFile("things.csv", []byte("T\n"), 0o600), makeFIFO("fifo"), os.Symlink(".", "linked")); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
@@ -381,6 +381,7 @@ func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 		"a plan without quotas":  {[]string{"plan", "-n", "1", "--quotas", "off"}, 2, "--quotas off"},
 		"a plan of no quota":     {[]string{"plan", "-n", "1", "--quotas", "off", "--quota", "connect=0"}, 2, "--quotas off"},
 		"one file for both":      {enroll("-n", "1", "--report", "r", "--html", "./r"), 2, "--html ./r"},
+		"one through a link":     {enroll("-n", "1", "--report", "r", "--html", "linked/r"), 2, "--html linked/r"},
 		"a FIFO of things":       {[]string{"revoke", "fifo"}, 2, "fifo"},
 		"a FIFO as report":       {[]string{"report", "fifo"}, 2, "fifo"},
 		"a FIFO as journal":      {[]string{"revoke", "things.csv", "--apply", "--resume", "fifo", "--endpoint-url", core.APIURL()}, 2, "fifo"},
