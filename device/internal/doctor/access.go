@@ -178,10 +178,8 @@ func (r *run) provisioningTemplate(_ context.Context, name string) {
 // pause keeps two CONNECTs apart: AWS IoT's quota is one per second for a client id.
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 func pause(ctx context.Context) error {
-	select {
-	case <-time.After(time.Second):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	wait, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	<-wait.Done()
+	return ctx.Err()
 }

@@ -3,7 +3,9 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -15,7 +17,8 @@ var fileSystems = map[uint32]string{
 	0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x794C7630: "overlayfs", 0x73717368: "squashfs",
 }
 
-// fileSystem returns the type of the file system that a directory is on, or would be.
+// fileSystem returns the type of the file system that a directory is on, or would be. Of an overlay it
+// is that of what is written, where that can be seen: in a container it often cannot.
 func fileSystem(dir string) string {
 	var st syscall.Statfs_t
 	err := syscall.Statfs(dir, &st)
@@ -26,8 +29,26 @@ func fileSystem(dir string) string {
 	if err != nil {
 		return "unknown"
 	}
+	if upper := upperLayer(dir); upper != "" && syscall.Statfs(upper, &st) != nil {
+		return "overlayfs"
+	}
 	magic := uint32(st.Type)
 	return cmp.Or(fileSystems[magic], fmt.Sprintf("type %#x", magic))
+}
+
+// upperLayer returns the directory that has what is written to the overlay of dir, empty where dir is
+// on none. See proc_pid_mountinfo(5).
+func upperLayer(dir string) string {
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		mount, options, _ := strings.Cut(line, " - overlay ")
+		_, upper, writable := strings.Cut(options, ",upperdir=")
+		var here, there syscall.Stat_t
+		if writable && syscall.Stat(dir, &here) == nil && syscall.Stat(strings.Fields(mount)[4], &there) == nil && here.Dev == there.Dev {
+			return strings.Split(strings.TrimSpace(upper), ",")[0]
+		}
+	}
+	return ""
 }
 
 // freeSpace returns the bytes that this user may still write below dir.
