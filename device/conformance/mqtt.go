@@ -213,8 +213,8 @@ var errQuiet = errors.New("nothing came")
 
 // take waits for a packet that wanted accepts and removes it.
 func (c *client) take(ctx context.Context, within time.Duration, wanted func(map[string]any) bool) (map[string]any, error) {
-	timeout := time.NewTimer(within)
-	defer timeout.Stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, within, errQuiet)
+	defer cancel()
 	for {
 		c.mu.Lock()
 		i := slices.IndexFunc(c.received, wanted)
@@ -233,8 +233,6 @@ func (c *client) take(ctx context.Context, within time.Duration, wanted func(map
 		}
 		select {
 		case <-changed:
-		case <-timeout.C:
-			return nil, errQuiet
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
