@@ -100,14 +100,8 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 		"POST /v1/rotate":   Answer(a.handleRotate),
 	}
 	maps.Copy(limited, more)
-	methods := map[string][]string{} // by path
-	handle := func(pattern string, handler http.Handler) {
-		mux.Handle(pattern, handler)
-		method, path, _ := strings.Cut(pattern, " ")
-		methods[path] = append(methods[path], method)
-	}
 	for pattern, handler := range limited {
-		handle(pattern, Answer(func(w http.ResponseWriter, r *http.Request) (any, error) {
+		mux.Handle(pattern, Answer(func(w http.ResponseWriter, r *http.Request) (any, error) {
 			if _, err := url.ParseQuery(r.URL.RawQuery); err != nil { // the parameter would count as missing
 				return nil, &Error{400, "the query is malformed: " + err.Error()}
 			}
@@ -126,19 +120,23 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 			return nil, nil
 		}))
 	}
-	handle("GET /v1/status", Answer(func(http.ResponseWriter, *http.Request) (any, error) { return a.status(), nil }))
-	handle("GET /metrics", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /v1/status", Answer(func(http.ResponseWriter, *http.Request) (any, error) { return a.status(), nil }))
+	mux.Handle("GET /metrics", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		w.Write(a.metrics())
 	}))
-	for path, allowed := range methods {
-		mux.Handle(path, Answer(func(w http.ResponseWriter, _ *http.Request) (any, error) {
-			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			return nil, &Error{405, fmt.Sprintf("%s is used with %s", path, strings.Join(allowed, " and "))}
-		}))
-	}
-	mux.Handle("/", Answer(func(http.ResponseWriter, *http.Request) (any, error) {
-		return nil, &Error{404, "the local API has no such path"}
+	mux.Handle("/", Answer(func(w http.ResponseWriter, r *http.Request) (any, error) {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodPatch, http.MethodPost} {
+			if _, pattern := mux.Handler(&http.Request{Method: method, Host: r.Host, URL: r.URL}); pattern != "/" {
+				allowed = append(allowed, method)
+			}
+		}
+		if len(allowed) == 0 {
+			return nil, &Error{404, "the local API has no such path"}
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		return nil, &Error{405, fmt.Sprintf("%s is used with %s", r.URL.Path, strings.Join(allowed, " and "))}
 	}))
 	a.routes.Store(mux)
 }

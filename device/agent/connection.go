@@ -89,12 +89,10 @@ func (a *agent) sleepUntilJump(ctx context.Context, d time.Duration) {
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	wait, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	<-wait.Done()
+	return ctx.Err() == nil
 }
 
 // causeOf returns the stage at which a connection failed or was lost, or another label of the metric.
@@ -192,12 +190,11 @@ func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *
 
 // drain waits until the outbox is empty, for a moment: the agent is being stopped.
 func (a *agent) drain(using context.Context, conn *session.Session) {
-	over := time.After(5 * time.Second)
+	using, cancel := context.WithTimeout(using, 5*time.Second)
+	defer cancel()
 	for a.outbox.Stats().Messages > 0 {
 		select {
 		case <-a.publisher.idle: // perhaps of a while ago
-		case <-over:
-			return
 		case <-using.Done():
 			return
 		case <-conn.Done():

@@ -273,42 +273,38 @@ func (e *replyError) Class() awsiot.Class { return awsiot.Temporary }
 // read reads a message as the answer to a request on topic. mine is false for
 // messages of other topics: late, repeated or foreign ones.
 func read(topic awsiot.Topic, m session.Message, answer any) (mine bool, err error) {
-	rejection := &awsiot.ErrorResponse{Operation: topic.Operation}
-	switch m.Topic {
-	default:
+	unreadable := func(reason string) (bool, error) { return true, &replyError{m.Topic, reason} }
+	rejection, rejected := &awsiot.ErrorResponse{Operation: topic.Operation}, m.Topic == topic.Rejected()
+	if !rejected && m.Topic != topic.Accepted() {
 		return false, nil
-	case topic.Rejected():
-		answer = rejection
-	case topic.Accepted():
-		rejection = nil
 	}
-	unreadable := &replyError{topic: m.Topic}
+	created, creates := answer.(*awsiot.CreateKeysAndCertificateResponse)
+	if rejected {
+		answer = rejection
+	}
 	switch {
 	case len(m.Payload) > session.MaxPayload:
-		unreadable.reason = fmt.Sprintf("it is %d bytes long", len(m.Payload))
+		return unreadable(fmt.Sprintf("it is %d bytes long", len(m.Payload)))
 	case awsiot.DecodeJSON(m.Payload, answer) != nil:
-		unreadable.reason = "it is not the JSON that AWS documents"
-	case rejection != nil && rejection.StatusCode == 0:
-		unreadable.reason = "it is a rejection without a status code"
-	case rejection != nil:
+		return unreadable("it is not the JSON that AWS documents")
+	case rejected && rejection.StatusCode == 0:
+		return unreadable("it is a rejection without a status code")
+	case rejected:
 		return true, rejection
+	case !creates:
+		return true, nil
 	}
-	if a, ok := answer.(*awsiot.CreateKeysAndCertificateResponse); ok && unreadable.reason == "" {
-		fields := []struct{ name, value string }{
-			{"certificateId", a.CertificateID}, {"certificatePem", a.CertificatePEM},
-			{"certificateOwnershipToken", string(a.CertificateOwnershipToken)}, {"privateKey", string(a.PrivateKey)},
-		}
-		if topic.Operation == awsiot.CreateCertificateFromCSR {
-			fields = fields[:3]
-		}
-		for _, f := range fields {
-			if f.value == "" {
-				unreadable.reason = f.name + " is missing"
-			}
-		}
+	fields := []struct{ name, value string }{
+		{"certificateId", created.CertificateID}, {"certificatePem", created.CertificatePEM},
+		{"certificateOwnershipToken", string(created.CertificateOwnershipToken)}, {"privateKey", string(created.PrivateKey)},
 	}
-	if unreadable.reason != "" {
-		return true, unreadable
+	if topic.Operation == awsiot.CreateCertificateFromCSR {
+		fields = fields[:3]
+	}
+	for _, f := range fields {
+		if f.value == "" {
+			return unreadable(f.name + " is missing")
+		}
 	}
 	return true, nil
 }

@@ -217,7 +217,7 @@ func TestTheCommandNamesTheEndpointsRegion(t *testing.T) {
 		"abc-ats.iot.us-east-1.amazonaws.com.evil.x": "",
 	}
 	for endpoint, want := range tests {
-		got := retiredBy(&identity.Identity{Record: identity.Record{Endpoint: endpoint, Replaces: "ab"}}).Command
+		got := DeactivateCommand(identity.Record{Endpoint: endpoint, Replaces: "ab"})
 		if got != "aws iot update-certificate --certificate-id ab --new-status INACTIVE"+want {
 			t.Errorf("%s: %s", endpoint, got)
 		}

@@ -110,8 +110,11 @@ func (c Config) withDefaults() (Config, error) {
 // IoT's answer to RegisterThing was lost; only provisioning the device again brings another.
 type Result struct {
 	Identity    *identity.Identity
-	Provisioned bool     // this run registered the thing
-	Retired     *Retired // the identity that this run replaced, nil if there was none
+	Provisioned bool // this run registered the thing
+	// Retired is the id of the certificate that the identity had before this run replaced it, empty if
+	// there was none. It is not deactivated; whether an operator has, the device cannot know. See
+	// [DeactivateCommand].
+	Retired string
 	// Pending is a replacement that an earlier run began and this one left as it
 	// is: Config.Reprovision resumes it, [identity.Store.DiscardPending] ends it.
 	Pending    *identity.Pending
@@ -133,22 +136,14 @@ func (t RoundTrips) sum() RoundTrips {
 	return t
 }
 
-// Retired names the certificate that an identity had before it was replaced. Provisioning does not
-// deactivate it; whether an operator has, the device cannot know.
-type Retired struct {
-	CertificateID string
-	Command       string // for the aws CLI: deactivates the certificate
-}
-
-func retiredBy(id *identity.Identity) *Retired {
-	if id == nil || id.Record.Replaces == "" {
-		return nil
-	}
-	command := "aws iot update-certificate --certificate-id " + id.Record.Replaces + " --new-status INACTIVE"
-	if region := awsiot.ParseEndpoint(id.Record.Endpoint).Region; region != "" {
+// DeactivateCommand returns what deactivates the certificate that an identity has replaced, for the aws
+// CLI.
+func DeactivateCommand(r identity.Record) string {
+	command := "aws iot update-certificate --certificate-id " + r.Replaces + " --new-status INACTIVE"
+	if region := awsiot.ParseEndpoint(r.Endpoint).Region; region != "" {
 		command += " --region " + region
 	}
-	return &Retired{CertificateID: id.Record.Replaces, Command: command}
+	return command
 }
 
 // Run provisions the device if it has no identity, or resumes where an earlier run was interrupted,

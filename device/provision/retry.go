@@ -106,14 +106,10 @@ func (r *run) delayAfter(err error, delays *backoff.ExponentialBackOff) (delay t
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	wait, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	<-wait.Done()
+	return context.Cause(ctx)
 }
 
 // awaitConnectInterval keeps CONNECTs with the same client id apart.

@@ -102,7 +102,9 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 		if err == nil {
-			result.Retired = retiredBy(finished)
+			if finished != nil {
+				result.Retired = finished.Record.Replaces
+			}
 			if r.journal.Stage() != identity.Empty {
 				result.Pending = r.Store.Status().Pending
 			}
@@ -122,7 +124,7 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	if err := r.retry(ctx, r.attempt); err != nil {
 		return nil, err
 	}
-	return &Result{Identity: r.installed, Provisioned: r.registered, Retired: retiredBy(r.installed), RoundTrips: r.trips.sum()}, nil
+	return &Result{Identity: r.installed, Provisioned: r.registered, Retired: r.installed.Record.Replaces, RoundTrips: r.trips.sum()}, nil
 }
 
 func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result, error) {

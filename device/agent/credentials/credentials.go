@@ -51,7 +51,7 @@ type ProcessOutput struct {
 	AccessKeyID     string `json:"AccessKeyId"`
 	SecretAccessKey awsiot.Secret
 	SessionToken    awsiot.Secret
-	Expiration      time.Time
+	Expiration      time.Time // by the device's clock
 }
 
 // stored are credentials in a file, with what they belong to.
@@ -159,7 +159,12 @@ func (p *Provider) request(ctx context.Context, id *identity.Identity, roleAlias
 	if err != nil || !complete(c) {
 		return nil, fmt.Errorf("%s answered without credentials; is it the credentials provider?", o.Endpoint)
 	}
-	return &stored{Endpoint: o.Endpoint, ThingName: id.Record.ThingName, Received: time.Now().UTC(), Credentials: c}, nil
+	now := time.Now().UTC()
+	// The expiration is compared with the device's clock, which may be wrong.
+	if sent, err := http.ParseTime(response.Header.Get("Date")); err == nil && now.Sub(sent).Abs() > time.Minute {
+		c.Expiration = c.Expiration.Add(now.Sub(sent))
+	}
+	return &stored{Endpoint: o.Endpoint, ThingName: id.Record.ThingName, Received: now, Credentials: c}, nil
 }
 
 // lock waits for other callers that work on the credentials of the role alias, until ctx ends or

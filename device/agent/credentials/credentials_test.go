@@ -73,6 +73,17 @@ func (c *cloud) provider(t *testing.T, dir string) *credentials.Provider {
 	}
 }
 
+// providerAt returns a provider that asks another server.
+func (c *cloud) providerAt(t *testing.T, server http.HandlerFunc) *credentials.Provider {
+	s := httptest.NewTLSServer(server)
+	t.Cleanup(s.Close)
+	address := s.Listener.Addr().(*net.TCPAddr)
+	p := c.provider(t, t.TempDir())
+	p.Session.Endpoint, p.Session.Port, p.Session.RootCAs = address.IP.String(), address.Port, x509.NewCertPool()
+	p.Session.RootCAs.AddCert(s.Certificate())
+	return p
+}
+
 // requests counts the requests that were answered with credentials.
 func (c *cloud) requests() (n int) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -282,15 +293,10 @@ func TestMalformedResponsesAreErrors(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	status, body := 0, ""
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	p := c.providerAt(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
 		w.Write([]byte(body))
-	}))
-	defer server.Close()
-	address := server.Listener.Addr().(*net.TCPAddr)
-	p := c.provider(t, t.TempDir())
-	p.Session.Endpoint, p.Session.Port, p.Session.RootCAs = address.IP.String(), address.Port, x509.NewCertPool()
-	p.Session.RootCAs.AddCert(server.Certificate())
+	})
 	const whole = `"accessKeyId": "a", "secretAccessKey": "hunter2", "sessionToken": "t", "expiration": "2099-01-01T00:00:00Z"`
 	for name, test := range map[string]struct {
 		status int
@@ -316,6 +322,29 @@ func TestMalformedResponsesAreErrors(t *testing.T) {
 	status, body = 200, `{"credentials": {`+whole+`}}`
 	if _, err := p.Get(t.Context(), alias); err != nil {
 		t.Error(err)
+	}
+}
+
+// A device whose clock is months behind, within the life of the server's certificate, must not keep
+// credentials for months, nor programs that compare the expiration with its clock.
+func TestExpirationIsByTheClockOfTheDevice(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	for _, ahead := range []time.Duration{0, 90 * 24 * time.Hour, -90 * 24 * time.Hour} { // the server's clock
+		p := c.providerAt(t, func(w http.ResponseWriter, _ *http.Request) {
+			now := time.Now().Add(ahead).UTC()
+			w.Header().Set("Date", now.Format(http.TimeFormat))
+			fmt.Fprintf(w, `{"credentials": {"accessKeyId": "a", "secretAccessKey": "s", "sessionToken": "t", "expiration": %q}}`, now.Add(time.Hour).Format(time.RFC3339))
+		})
+		for _, from := range []string{"the server", "the disk"} {
+			got, err := p.Get(t.Context(), alias)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if left := time.Until(got.Expiration); (left - time.Hour).Abs() > 2*time.Minute {
+				t.Errorf("clock %v behind, from %s: they expire in %v", ahead, from, left)
+			}
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -97,9 +98,10 @@ type Outbox struct {
 	done   chan struct{} // closed by Close
 	ended  chan struct{} // closed when commit has ended
 
-	mu    sync.Mutex
-	db    *bolt.DB
-	stats Stats
+	stats atomic.Pointer[Stats] // changed under mu; who reads it does not wait for the disk
+
+	mu sync.Mutex
+	db *bolt.DB
 	// cursor is the last message that the consumer is done with. It may be ahead of the file, which
 	// cannot be changed on a full or read-only disk.
 	cursor uint64
@@ -121,6 +123,7 @@ type put struct {
 func New(c Config) *Outbox {
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	o := &Outbox{config: c, puts: make(chan *put), ready: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	o.stats.Store(&Stats{})
 	o.SetBounds(c.MaxBytes, c.MaxAge)
 	o.mu.Lock()
 	if err := o.open(); err != nil {
@@ -216,7 +219,7 @@ func (o *Outbox) openFile() (err error) {
 	if err := osfile.SyncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
-	next := o.stats
+	next := o.Stats()
 	next.Messages, next.Bytes, next.Oldest, next.SetAside = 0, 0, time.Time{}, 0
 	own := o.config.Accept == nil // or there is a message that can be this device's
 	err = db.Update(func(tx *bolt.Tx) error {
@@ -264,7 +267,7 @@ func (o *Outbox) openFile() (err error) {
 	if err != nil {
 		return err
 	}
-	if o.stats = next; o.opened.IsZero() {
+	if o.stats.Store(&next); o.opened.IsZero() {
 		o.opened, o.inherited = time.Now(), o.last
 	}
 	return nil
@@ -352,7 +355,7 @@ func (o *Outbox) commit(group []*put) error {
 // update changes the file and the counts. Where the last sync fails, the change is in the file for
 // this process, though perhaps not for the next: it counts, and is an error. The caller holds mu.
 func (o *Outbox) update(change func(*bolt.Tx, *Stats) error) error {
-	next := o.stats
+	next := o.Stats()
 	next.Syncs++
 	return o.guard(func() error {
 		var id int
@@ -365,7 +368,7 @@ func (o *Outbox) update(change func(*bolt.Tx, *Stats) error) error {
 			_ = o.db.View(func(tx *bolt.Tx) error { inFile = tx.ID() == id; return nil })
 		}
 		if inFile {
-			o.stats = next
+			o.stats.Store(&next)
 		}
 		return err
 	})
@@ -457,7 +460,7 @@ func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 				return nil
 			})
 		})
-		removable := len(messages) == 0 && o.stats.Messages > 0 || len(messages) > 0 && o.expired(&messages[0], now)
+		removable := len(messages) == 0 && o.Stats().Messages > 0 || len(messages) > 0 && o.expired(&messages[0], now)
 		if err != nil || dropped || !removable {
 			return messages, err
 		}
@@ -496,7 +499,7 @@ func (o *Outbox) finish(last Message, aside bool) error {
 		if err != nil || !aside {
 			return err
 		}
-		if next.SetAside == o.stats.SetAside {
+		if next.SetAside == o.Stats().SetAside {
 			return errors.New("the message was dropped meanwhile")
 		}
 		kept := tx.Bucket(setAside)
@@ -515,12 +518,8 @@ func (o *Outbox) finish(last Message, aside bool) error {
 	return nil
 }
 
-// Stats returns the present counts.
-func (o *Outbox) Stats() Stats {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.stats
-}
+// Stats returns the present counts, also while a disk is slow.
+func (o *Outbox) Stats() Stats { return *o.stats.Load() }
 
 func (m *Message) size() int64 { return int64(len(m.Topic) + len(m.Payload) + perMessage) }
 

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -32,7 +33,7 @@ const (
 
 // Config says which shadow to keep. Dir is required.
 type Config struct {
-	Name    string        // of a named shadow; empty: the classic one
+	Name    string        // of a named shadow, one of [awsiot.ShadowNames]; empty: the classic one
 	File    string        // holds the desired state as a JSON object; empty: none
 	Program string        // is called with the desired state; empty: none
 	Dir     string        // of the shadow's state; it must exist
@@ -47,13 +48,26 @@ type Shadow struct {
 	changed chan struct{} // receives a value when there is something to send
 	desired chan struct{} // receives a value when there may be a new desired state
 
-	mu       sync.Mutex
-	state    state
-	synced   bool // the state is that of the service, or was in this process
-	again    bool // the program is to be called even if it was for this desired state
-	stale    bool // the state must be got again
-	fault    string
+	missed atomic.Bool            // messages were, and the state must be got again
+	shown  atomic.Pointer[status] // of what mu guards, which is held while the state is stored
+
+	mu     sync.Mutex
+	state  state
+	synced bool // the state is that of the service, or was in this process
+	again  bool // the program is to be called even if it was for this desired state
+	stale  bool // the state must be got again
+	fault  string
+
+	counting sync.Mutex
 	counters map[string]uint64 // requests by result, ignored messages by reason
+}
+
+// A status is the shadow's part of /v1/status.
+type status struct {
+	Version int64  `json:"version"`
+	Synced  bool   `json:"synced"`  // the document was got in this process
+	Pending int    `json:"pending"` // changes that are not acknowledged
+	Error   string `json:"error,omitempty"`
 }
 
 // A state is what survives a restart.
@@ -67,10 +81,7 @@ type state struct {
 }
 
 // New returns the shadow with the state that an earlier process has left.
-func New(c Config) (*Shadow, error) {
-	if c.Name != "" && !awsiot.ShadowNames.Valid(c.Name) {
-		return nil, fmt.Errorf("shadow name %q: use %s", c.Name, awsiot.ShadowNames)
-	}
+func New(c Config) *Shadow {
 	c.Timeout = cmp.Or(c.Timeout, time.Minute)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	s := &Shadow{
@@ -89,7 +100,8 @@ func New(c Config) (*Shadow, error) {
 		s.state = state{}
 		s.config.Log.Error("the stored shadow cannot be read and is begun anew", "path", s.path(), "error", err)
 	}
-	return s, nil
+	s.show()
+	return s
 }
 
 // Name returns "shadow", or "shadow/NAME" for a named one.
@@ -109,8 +121,14 @@ func (s *Shadow) save(st state) error {
 	err := osfile.Replace(s.path(), awsiot.EncodeJSON(st), 0o600)
 	if err == nil {
 		s.state = st
+		s.show()
 	}
 	return err
+}
+
+// show has the status say what is so now. The caller holds mu.
+func (s *Shadow) show() {
+	s.shown.Store(&status{s.state.Version, s.synced, len(s.state.Queue), s.fault})
 }
 
 // view returns the state with what is not sent yet over it. The caller holds mu.
@@ -201,21 +219,12 @@ func (s *Shadow) Document() Document {
 }
 
 // Status is the shadow's part of /v1/status.
-func (s *Shadow) Status() any {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return struct {
-		Version int64  `json:"version"`
-		Synced  bool   `json:"synced"`  // the document was got in this process
-		Pending int    `json:"pending"` // changes that are not acknowledged
-		Error   string `json:"error,omitempty"`
-	}{s.state.Version, s.synced, len(s.state.Queue), s.fault}
-}
+func (s *Shadow) Status() any { return s.shown.Load() }
 
 // Metrics reports the counters.
 func (s *Shadow) Metrics(metric func(name, kind, help string, samples ...any)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.counting.Lock()
+	defer s.counting.Unlock()
 	metric("shadow_results_total", "counter", "Requests to the Device Shadow service, by result, and messages that were ignored, by reason.",
 		fmt.Sprintf("{shadow=%q,result=%%q}", s.config.Name), s.counters)
 }
@@ -227,4 +236,5 @@ func (s *Shadow) fail(what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = awsiot.Printable(text)
+	s.show()
 }

@@ -42,10 +42,8 @@ func (s *Shadow) Deliver(m session.Message) bool {
 	select {
 	case s.inbox <- m:
 	default: // the state will be got instead
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.stale = true
-		s.counters["overflow"]++
+		s.missed.Store(true)
+		s.count("overflow")
 	}
 	return true
 }
@@ -127,6 +125,7 @@ func (x *exchange) next() *request {
 	defer x.mu.Unlock()
 	r := &request{token: rand.Text(), version: x.state.Version}
 	r.body = object{"clientToken": r.token}
+	x.stale = x.missed.Swap(false) || x.stale
 	switch {
 	case x.stale:
 		r.operation, x.got = awsiot.GetShadow, now
@@ -151,8 +150,8 @@ func (x *exchange) repeat(result string) {
 }
 
 func (s *Shadow) count(result string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.counting.Lock()
+	defer s.counting.Unlock()
 	s.counters[result]++
 }
 
@@ -210,14 +209,14 @@ func (x *exchange) update(o awsiot.ShadowOperation, d awsiot.ShadowDocument, kno
 		delta, _ := d.State["delta"].(object)
 		x.synced, x.again = true, x.again || len(delta) > 0
 	case version < st.Version:
-		x.counters["old"]++
+		x.count("old")
 		x.stale = x.stale || time.Since(x.got) > checkInterval
 	default:
 		x.stale = x.stale || version > st.Version+1 // something was missed
 		st.Version, st.Known = version, merge(st.Known, known)
 	}
 	if ours && accepted {
-		x.counters["accepted"]++
+		x.count("accepted")
 		x.fault, x.waiting = "", nil
 		if o == awsiot.UpdateShadow || len(st.Queue) == 0 {
 			x.delay, x.conflicts = 0, 0
@@ -238,6 +237,7 @@ func (s *Shadow) adopt(st state) {
 			s.config.Log.Error("storing the shadow", "error", err)
 		}
 	}
+	s.show()
 	signal(s.desired)
 }
 
@@ -247,7 +247,7 @@ func (x *exchange) rejected(r awsiot.ShadowError) {
 	case r.Code == 404 && x.waiting.operation == awsiot.GetShadow: // there is none yet
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.counters["accepted"]++
+		x.count("accepted")
 		st := x.state
 		st.Version, st.Known = 0, object{}
 		x.synced, x.stale, x.fault, x.waiting = true, false, "", nil

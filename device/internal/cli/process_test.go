@@ -162,6 +162,55 @@ func checkNextRun(t *testing.T, dir string) {
 	}
 }
 
+// The reader of the log may end before the device, as a logger that is updated.
+func TestDeviceOutlivesTheReaderOfItsLog(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"bootstrap", "run"} {
+		t.Run(command, func(t *testing.T) {
+			server, dir := startEmulator(t)
+			reader, log, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			reader.Close()
+			defer log.Close()
+			p := exec.CommandContext(t.Context(), filepath.Join(binDir, "iot_device"), command, "--set", "agent.socket=s", "--log-level", "debug")
+			p.Dir, p.Stderr = dir, log
+			if err := p.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- p.Wait() }()
+			if command == "run" {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				connected := make(chan error, 1)
+				go func() {
+					connections := 0 // the first one verifies the identity
+					_, err := server.AwaitEvent(ctx, func(e localcore.Event) bool {
+						if e.Type == localcore.Connected && e.ClientID == "fleety_2974685" {
+							connections++
+						}
+						return connections == 2
+					})
+					connected <- err
+				}()
+				select {
+				case err := <-connected:
+					if err := errors.Join(err, p.Process.Signal(syscall.SIGTERM)); err != nil {
+						t.Fatal(err)
+					}
+				case err := <-ended:
+					t.Fatal("the agent has ended: ", err)
+				}
+			}
+			if err := <-ended; err != nil || len(finalFiles(t, dir)) != 3 {
+				t.Errorf("%v, left %q", err, finalFiles(t, dir))
+			}
+		})
+	}
+}
+
 func TestSecondInterruptEndsAtOnce(t *testing.T) {
 	l, dir := silentServer(t)
 	p := startDevice(t, dir, "bootstrap")

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"example.com/fleety/device/agent"
@@ -62,6 +64,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
 	defer cancel()
+	outliveReaders()
 	d, err := open(ctx, console, o.Sources, o.reprovision, o.rotate)
 	if err != nil {
 		return err
@@ -91,18 +94,22 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if p := done.Pending; p != nil {
 		console.Warn(fmt.Sprintf("a replacement of the identity is pending since %s (%s); %s", p.Since.UTC().Format(time.RFC3339), p.Stage, d.config.Commands(resumeOrEnd)))
 	}
-	if r := done.Retired; r != nil {
+	if done.Retired != "" {
 		deactivated := "unless an operator has deactivated that one already"
 		if o.rotate {
 			deactivated = "unless the stack deactivates that one, as with its rotation option"
 		}
-		console.Warn(fmt.Sprintf("the identity replaces certificate %s; %s, run: %s", r.CertificateID, deactivated, r.Command))
+		console.Warn(fmt.Sprintf("the identity replaces certificate %s; %s, run: %s", done.Retired, deactivated, provision.DeactivateCommand(done.Identity.Record)))
 	}
 	if err := d.forgetClaim(console, o.forgetClaim); err != nil {
 		return err
 	}
 	return printBootstrap(console, o, d.config, done)
 }
+
+// outliveReaders makes it an error and no end to write what nobody reads any more, as to a logger that
+// has ended. Programs that this one starts do not inherit that.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 const resumeOrEnd = `"iot_device bootstrap --reprovision" or "iot_device rotate" resumes it, "iot_device bootstrap --discard-pending" ends it`
 

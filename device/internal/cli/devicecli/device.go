@@ -35,8 +35,8 @@ type device struct {
 	config   *config.Config
 	files    *config.Files
 	store    *identity.Store
-	identity *identity.Identity // the present one, nil if there is none that works
-	shadows  []*shadow.Shadow   // that the agent keeps, once it is to run
+	identity *identity.Identity        // the present one, nil if there is none that works
+	shadows  map[string]*shadow.Shadow // that the agent keeps, by name, once it is to run
 }
 
 // open reads the configuration and the files that it names, and opens the identity store. All

@@ -35,16 +35,11 @@ func newRunCmd(console *cli.Console) *cobra.Command {
 }
 
 // openShadows opens those that the agent keeps.
-func (d *device) openShadows(console *cli.Console) error {
-	d.shadows = nil
+func (d *device) openShadows(console *cli.Console) {
+	d.shadows = map[string]*shadow.Shadow{}
 	for _, c := range d.config.Agent.Shadows {
-		s, err := shadow.New(shadow.Config{Name: c.Name, File: c.File, Program: c.Program, Dir: agentDir(d.config), Log: console.Log})
-		if err != nil {
-			return err
-		}
-		d.shadows = append(d.shadows, s)
+		d.shadows[c.Name] = shadow.New(shadow.Config{Name: c.Name, File: c.File, Program: c.Program, Dir: agentDir(d.config), Log: console.Log})
 	}
-	return nil
 }
 
 // routes returns the part of the local API that is not the agent's own.
@@ -63,19 +58,17 @@ func (d *device) routes(console *cli.Console) map[string]http.Handler {
 // answerShadow answers with a shadow that the agent keeps, after a change if there is one.
 func (d *device) answerShadow(_ http.ResponseWriter, r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	for i, c := range d.config.Agent.Shadows {
-		if c.Name != name {
-			continue
-		}
-		if r.Method == http.MethodPatch {
-			change, _ := io.ReadAll(r.Body) // which is in memory
-			if e, ok := errors.AsType[*shadow.Error](d.shadows[i].Update(change)); ok {
-				return nil, &agent.Error{StatusCode: e.StatusCode, Message: e.Error()}
-			}
-		}
-		return d.shadows[i].Document(), nil
+	s := d.shadows[name]
+	if s == nil {
+		return nil, &agent.Error{StatusCode: 404, Message: fmt.Sprintf("the agent keeps no shadow %q (the classic one has no name); agent.shadows lists those that it keeps", name)}
 	}
-	return nil, &agent.Error{StatusCode: 404, Message: fmt.Sprintf("the agent keeps no shadow %q (the classic one has no name); agent.shadows lists those that it keeps", name)}
+	if r.Method == http.MethodPatch {
+		change, _ := io.ReadAll(r.Body) // which is in memory
+		if e, ok := errors.AsType[*shadow.Error](s.Update(change)); ok {
+			return nil, &agent.Error{StatusCode: e.StatusCode, Message: e.Error()}
+		}
+	}
+	return s.Document(), nil
 }
 
 // agent translates the configuration for package agent. The shadows are open.
@@ -134,6 +127,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	outliveReaders()
 	d, err := open(ctx, console, s, false, false)
 	if err != nil {
 		return err
@@ -142,7 +136,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	for {
 		changes := make(chan agent.Config)
 		current, stop := context.WithCancel(ctx)
-		err := d.openShadows(console)
+		d.openShadows(console)
 		c := d.agent(console)
 		var ready atomic.Bool // before, the device is being provisioned, and takes no changes
 		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil; ready.Store(true) })
@@ -175,9 +169,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 				}
 			}
 		})
-		if err == nil {
-			err = agent.Run(current, c)
-		}
+		err := agent.Run(current, c)
 		stop()
 		watching.Wait()
 		if err != nil {

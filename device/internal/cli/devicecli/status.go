@@ -93,13 +93,8 @@ type issuerResult struct {
 }
 
 type pendingResult struct {
-	Stage         string    `json:"stage"`
-	Since         time.Time `json:"since"`
-	Updated       time.Time `json:"updated"`
-	CertificateID string    `json:"certificateId,omitempty"`
-	ThingName     string    `json:"thingName,omitempty"`
-	TokenExpires  time.Time `json:"tokenExpires,omitzero"`
-	Running       int       `json:"running,omitempty"` // process id of the run that works on it
+	Stage string `json:"stage"`
+	*identity.Pending
 }
 
 func newStatusResult(serial string, s *identity.Status) statusResult {
@@ -111,10 +106,7 @@ func newStatusResult(serial string, s *identity.Status) statusResult {
 		if s.State == identity.Absent {
 			r.State = "pending"
 		}
-		r.Pending = &pendingResult{
-			Stage: p.Stage.String(), Since: p.Since.UTC(), Updated: p.Updated.UTC(),
-			CertificateID: p.CertificateID, ThingName: p.ThingName, TokenExpires: p.TokenExpires.UTC(), Running: p.PID,
-		}
+		r.Pending = &pendingResult{p.Stage.String(), p}
 	}
 	if id := s.Identity; id != nil {
 		r.ThingName, r.CertificateID = id.Record.ThingName, id.Record.CertificateID
@@ -161,8 +153,8 @@ func (r statusResult) table(now time.Time) cli.Table {
 	default:
 		t = append(t, cli.Row{"token expired", timeText(p.TokenExpires) + "; the next run requests a new certificate"})
 	}
-	if p.Running != 0 {
-		t = append(t, cli.Row{"running", fmt.Sprintf("process %d", p.Running)})
+	if p.PID != 0 {
+		t = append(t, cli.Row{"running", fmt.Sprintf("process %d", p.PID)})
 	}
 	return t
 }
