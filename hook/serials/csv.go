@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -15,9 +16,13 @@ import (
 // maxProblems are enough to see what is wrong with a file.
 const maxProblems = 100
 
-// Read reads the serial numbers of a CSV file: its first column, or the one that its first line
-// calls serialNumber. Other columns do not matter. The error names the lines, a hundred at most, whose
-// serial number the rules would deny or that repeats an earlier one.
+// firstSeparator finds the separator in the first line that has text.
+var firstSeparator = regexp.MustCompile(`^(?:\s*\n)*(?:"[^"]*"|[^",;\t\n])*([,;\t])`)
+
+// Read reads the serial numbers of a CSV file, separated by commas, semicolons or tabs: its first
+// column, or the one that its first line calls serialNumber. Rows without text and other columns do
+// not matter. The error names the lines, a hundred at most, whose serial number the rules would deny
+// or that repeats an earlier one.
 func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 	text := bufio.NewReader(r)
 	if mark, _ := text.Peek(3); string(mark) == "\ufeff" { // as spreadsheets write it, also before quotes
@@ -25,11 +30,15 @@ func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 	}
 	records := csv.NewReader(text)
 	records.FieldsPerRecord = -1
-	records.TrimLeadingSpace = true
+	start, _ := text.Peek(text.Size())
+	if separator := firstSeparator.FindSubmatch(start); separator != nil {
+		records.Comma = rune(separator[1][0])
+	}
+	records.TrimLeadingSpace = records.Comma != '\t' // which is space: empty columns would be lost
 	var numbers []string
 	var problems []error
-	column, lines := 0, map[string]int{}
-	for first := true; ; first = false {
+	column, lines := -1, map[string]int{}
+	for {
 		record, err := records.Read()
 		if errors.Is(err, io.EOF) || len(problems) == maxProblems {
 			return numbers, errors.Join(problems...)
@@ -37,14 +46,17 @@ func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 		if err != nil {
 			return nil, err // names the line
 		}
-		if first {
-			isKey := func(field string) bool {
+		if strings.TrimSpace(strings.Join(record, "")) == "" { // as spreadsheets end a table
+			continue
+		}
+		if column < 0 {
+			column = slices.IndexFunc(record, func(field string) bool {
 				return strings.EqualFold(strings.NewReplacer(" ", "", "_", "", "-", "").Replace(field), Key)
-			}
-			if found := slices.IndexFunc(record, isKey); found >= 0 {
-				column = found
+			})
+			if column >= 0 {
 				continue
 			}
+			column = 0
 		}
 		line, _ := records.FieldPos(0)
 		if column >= len(record) {

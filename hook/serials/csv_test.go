@@ -26,6 +26,10 @@ func TestRead(t *testing.T) {
 		"heading in snake case": {"model,serial_number\nA,2974681\n", []string{"2974681"}},
 		"more columns":          {"2974681,red\n2974682,blue,9\n", []string{"2974681", "2974682"}},
 		"quoted":                {"\"2974681\",\"a,b\"\n", []string{"2974681"}},
+		"semicolons":            {"model;serialNumber\r\nA, red;2974681\r\n", []string{"2974681"}},
+		"tabs, empty columns":   {"model\tserialNumber\n\t2974681\n", []string{"2974681"}},
+		"quoted separator":      {"\"a;b\",serialNumber\nx,2974681\n", []string{"2974681"}},
+		"rows without text":     {",\nmodel,serialNumber\nA,2974681\n, \n", []string{"2974681"}},
 		"blank lines":           {"2974681\n\n\n2974682\n", []string{"2974681", "2974682"}},
 	}
 	for name, test := range tests {

@@ -47,7 +47,9 @@ type LoadedClaim struct {
 }
 
 const (
-	remedyForRoots = "copy the root certificates there; to use the Amazon roots of this program, rename the file, and remove bootstrap.cacertificatepath where it is set"
+	// UseAmazonRoots is the remedy for a bundle of roots that is wrong for AWS.
+	UseAmazonRoots = "to use the Amazon roots of this program, rename the file, and remove bootstrap.cacertificatepath where it is set"
+	remedyForRoots = "copy the root certificates there; " + UseAmazonRoots
 	remedyForClaim = "copy the claim there, or correct the paths in the bootstrap section"
 )
 

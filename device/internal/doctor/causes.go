@@ -221,6 +221,7 @@ func identifyDisk(e *fs.PathError) string {
 		when("no-locks", e.Op == "flock"),
 		when("permission", errors.Is(e, fs.ErrPermission)),
 		when("disk-full", errors.Is(e, syscall.ENOSPC) || errors.Is(e, syscall.EDQUOT)),
+		when("no-folder", errors.Is(e, syscall.ENOTDIR)),
 		when("read-only", errors.Is(e, syscall.EROFS)),
 		"file",
 	)

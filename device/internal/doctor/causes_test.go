@@ -76,6 +76,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"full disk":                      {&fs.PathError{Op: "write", Path: "p", Err: syscall.ENOSPC}, "disk-full"},
 		"quota":                          {&fs.PathError{Op: "write", Path: "p", Err: syscall.EDQUOT}, "disk-full"},
 		"rename that is not permitted":   {&os.LinkError{Op: "rename", Old: "o", New: "p", Err: syscall.EPERM}, "permission"},
+		"file in place of a folder":      {&fs.PathError{Op: "mkdir", Path: "p/q", Err: syscall.ENOTDIR}, "no-folder"},
 		"read-only":                      {&fs.PathError{Op: "open", Path: "p", Err: syscall.EROFS}, "read-only"},
 		"FAT":                            {&fs.PathError{Op: "chmod", Path: "p", Err: syscall.EPERM}, "no-permission-bits"},
 		"NFS without locks":              {&fs.PathError{Op: "flock", Path: "p", Err: syscall.ENOLCK}, "no-locks"},

@@ -73,9 +73,6 @@ func (r *run) reportProblems(name string, problems config.Problems) {
 	}
 }
 
-// removeBundle is the way back to roots that are known to be right.
-const removeBundle = "to use the Amazon roots of this program, rename the file, and remove bootstrap.cacertificatepath where it is set"
-
 // rootBundle reads the certificates that the server's one is verified against.
 // https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
 func (r *run) rootBundle(_ context.Context, name string) {
@@ -100,11 +97,11 @@ func (r *run) rootBundle(_ context.Context, name string) {
 	expired := slices.IndexFunc(r.bundle, func(c *x509.Certificate) bool { return r.expires(c, 0) })
 	switch {
 	case expired >= 0:
-		r.warn(name, found, fmt.Sprintf("%s expired on %s", r.bundle[expired].Subject, date(r.bundle[expired].NotAfter)), removeBundle)
+		r.warn(name, found, fmt.Sprintf("%s expired on %s", r.bundle[expired].Subject, date(r.bundle[expired].NotAfter)), config.UseAmazonRoots)
 	case r.onAWS() && len(others) > 0:
-		r.warn(name, found, "not Amazon's: "+strings.Join(others, ", ")+"; the holder of the key of one of them can impersonate AWS IoT", removeBundle)
+		r.warn(name, found, "not Amazon's: "+strings.Join(others, ", ")+"; the holder of the key of one of them can impersonate AWS IoT", config.UseAmazonRoots)
 	case r.onAWS() && len(missing) > 0:
-		r.warn(name, found, "not among them: "+strings.Join(missing, ", ")+"; AWS recommends all of them", removeBundle)
+		r.warn(name, found, "not among them: "+strings.Join(missing, ", ")+"; AWS recommends all of them", config.UseAmazonRoots)
 	default:
 		r.ok(name, found)
 	}

@@ -196,7 +196,7 @@ func (r *run) unknownRoot(name string, top *x509.Certificate) {
 	c := cause("unknown-root", "roots", r.Settings.RootsFrom())
 	switch {
 	case isNamed(config.AmazonRoots()):
-		c.Why, c.Remedy = "the bundle is incomplete", removeBundle
+		c.Why, c.Remedy = "the bundle is incomplete", config.UseAmazonRoots
 	case strings.Contains(missing, "VeriSign") || strings.Contains(missing, "Symantec"):
 		c.Why, c.Remedy = "this is the legacy endpoint, whose root is no longer trusted", askForEndpoint
 	case r.onAWS():
