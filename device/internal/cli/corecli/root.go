@@ -23,17 +23,15 @@ import (
 
 // Program describes iot_core_local, to run it and for its manual.
 func Program() cli.Program {
-	return cli.Program{Name: "iot_core_local", Help: help, Commands: commands, Explain: explain, LogLevel: "info"}
+	return cli.Program{Name: "iot_core_local", Help: help, Explain: explain, LogLevel: "info", Commands: func(c *cli.Console) []*cobra.Command {
+		return []*cobra.Command{newServeCmd(c), newWaitCmd(c), newEventsCmd(c), newExplainCmd(c), newConformanceCmd(c), newFidelityCmd(c)}
+	}}
 }
 
 // help is what the commands say about themselves.
 //
 //go:embed help.txt
 var help string
-
-func commands(c *cli.Console) []*cobra.Command {
-	return []*cobra.Command{newServeCmd(c), newWaitCmd(c), newEventsCmd(c), newExplainCmd(c), newConformanceCmd(c), newFidelityCmd(c)}
-}
 
 // explain classifies an error by its type. What fails a command is the configuration, unless the
 // machine says otherwise.

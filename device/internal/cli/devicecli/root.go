@@ -19,9 +19,14 @@ import (
 // Program describes iot_device, to run it and for its manual.
 func Program() cli.Program {
 	return cli.Program{
-		Name:        "iot_device",
-		Help:        help,
-		Commands:    commands,
+		Name: "iot_device",
+		Help: help,
+		Commands: func(c *cli.Console) []*cobra.Command {
+			return []*cobra.Command{
+				newBootstrapCmd(c), newRotateCmd(c), newReportCmd(c, "status", "status", runStatus), newReportCmd(c, "doctor", "report", runDoctor),
+				newConfigCmd(c), newExportCmd(c), newRunCmd(c), newPublishCmd(c), newSubscribeCmd(c), newShadowCmd(c), newCredentialsCmd(c),
+			}
+		},
 		Explain:     explain,
 		Interrupted: "when they run again, bootstrap and rotate go on where they were interrupted",
 	}
@@ -31,13 +36,6 @@ func Program() cli.Program {
 //
 //go:embed help.txt
 var help string
-
-func commands(c *cli.Console) []*cobra.Command {
-	return []*cobra.Command{
-		newBootstrapCmd(c), newRotateCmd(c), newReportCmd(c, "status", "status", runStatus), newReportCmd(c, "doctor", "report", runDoctor),
-		newConfigCmd(c), newExportCmd(c), newRunCmd(c), newPublishCmd(c), newSubscribeCmd(c), newShadowCmd(c), newCredentialsCmd(c),
-	}
-}
 
 // A deviceError is an error with the configuration that its hint may have to name.
 type deviceError struct {

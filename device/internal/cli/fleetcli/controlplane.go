@@ -80,9 +80,6 @@ func (o *controlOptions) run(ctx context.Context, console *cli.Console, operatio
 	return work(run)
 }
 
-// removed is what cleanup does to certificates, and alone to things.
-const removed = "removed"
-
 // report prints what a command has done to certificates, which verb says.
 func (o *controlOptions) report(console *cli.Console, verb string, counts controlplane.Counts, err error) error {
 	switch {
@@ -93,7 +90,7 @@ func (o *controlOptions) report(console *cli.Console, verb string, counts contro
 		}{o.apply, counts})
 	case !o.json && (err == nil || counts != controlplane.Counts{}):
 		done, what, shared := verb, fmt.Sprintf("%d certificates", counts.Certificates), ""
-		if verb == removed {
+		if verb == "removed" { // by cleanup, which alone concerns things
 			what += fmt.Sprintf(" and %d things", counts.Things)
 			shared = fmt.Sprintf("%d things kept (they have other certificates), ", counts.Shared)
 		}
@@ -260,7 +257,7 @@ func newCleanupCmd(console *cli.Console) *cobra.Command {
 		}
 		return o.run(ctx, console, operation, endpoint, func(run *controlplane.Run) error {
 			counts, err := cleanup(run)
-			return o.report(console, removed, counts, err)
+			return o.report(console, "removed", counts, err)
 		})
 	})
 	o.addFlags(cmd.Flags(), "delete", "remove")

@@ -23,9 +23,11 @@ import (
 // Program describes iot_fleet, to run it and for its manual.
 func Program() cli.Program {
 	return cli.Program{
-		Name:        "iot_fleet",
-		Help:        help,
-		Commands:    commands,
+		Name: "iot_fleet",
+		Help: help,
+		Commands: func(c *cli.Console) []*cobra.Command {
+			return []*cobra.Command{newPlanCmd(c), newEnrollCmd(c), newReportCmd(c), newCleanupCmd(c), newRevokeCmd(c), newRotateCmd(c)}
+		},
 		Explain:     explain,
 		Interrupted: "with --keep or --resume the same command resumes; a report has the results so far",
 	}
@@ -35,10 +37,6 @@ func Program() cli.Program {
 //
 //go:embed help.txt
 var help string
-
-func commands(c *cli.Console) []*cobra.Command {
-	return []*cobra.Command{newPlanCmd(c), newEnrollCmd(c), newReportCmd(c), newCleanupCmd(c), newRevokeCmd(c), newRotateCmd(c)}
-}
 
 // An incompleteError is a run in which devices failed, or were not connected at the end. The report
 // has the causes.
