@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -264,6 +265,10 @@ func TestSigningNameSelectsTheJobsDataPlane(t *testing.T) {
 			})
 			if status != http.StatusOK || !strings.Contains(answer, part) {
 				t.Errorf("%s signed for %q: %d %s", path, service, status, answer)
+			}
+			query := url.Values{"X-Amz-Credential": {"any/20260102/us-east-1/" + service + "/aws4_request"}}
+			if status, answer := call(t, s.Server, "GET", path+"?"+query.Encode(), ""); status != http.StatusOK || !strings.Contains(answer, part) {
+				t.Errorf("%s signed for %q in its query: %d %s", path, service, status, answer)
 			}
 		}
 	}

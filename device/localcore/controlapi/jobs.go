@@ -19,7 +19,8 @@ const jobsSigner = "iot-jobs-data"
 // byPlane serves a path that both planes have.
 func byPlane(control, data http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scope := strings.Split(r.Header.Get("Authorization"), "/") // … Credential=KEY/DATE/REGION/SERVICE/aws4_request …
+		credential := cmp.Or(r.Header.Get("Authorization"), r.URL.Query().Get("X-Amz-Credential"))
+		scope := strings.Split(credential, "/") // … KEY/DATE/REGION/SERVICE/aws4_request …
 		if len(scope) > 3 && scope[3] == jobsSigner {
 			data.ServeHTTP(w, r)
 			return

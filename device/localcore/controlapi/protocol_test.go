@@ -273,6 +273,7 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		"unknown member":        {"POST", "/things/new2", `{"other":1}`, nil, 400, "InvalidRequestException"},
 		"unknown inner member":  {"POST", "/things/new2", `{"attributePayload":{"other":1}}`, nil, 400, "InvalidRequestException"},
 		"unknown parameter":     {"GET", "/things?other=1", "", nil, 400, "InvalidRequestException"},
+		"parameter twice":       {"GET", "/things?maxResults=1&maxResults=2", "", nil, 400, "InvalidRequestException"},
 		"foreign parameter":     {"GET", "/things/thing?maxResults=1", "", nil, 400, "InvalidRequestException"},
 		"signature in query":    {"GET", "/things?X-Amz-Signature=0&X-Amz-Date=0", "", nil, 200, ""},
 		"byte order mark":       {"POST", "/things/new3", "\xef\xbb\xbf{}", nil, 200, ""},

@@ -101,6 +101,8 @@ func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request,
 	}
 	for name := range query {
 		switch {
+		case len(query[name]) > 1:
+			err = invalid("query parameter %q is given more than once", awsiot.Clip(name))
 		case o.takes(name):
 			err = q.set(name, query.Get(name))
 		case !strings.HasPrefix(strings.ToLower(name), "x-amz-"): // else of a signature
