@@ -151,6 +151,29 @@ func TestConnectionRegistersACertificateOfARegisteredCA(t *testing.T) {
 	mustDial(t, s.Server, "T", &tls.Config{RootCAs: s.RootCAs(), Certificates: []tls.Certificate{device}, ServerName: "localhost"})
 }
 
+// Certificates are public: who has seen one, and not its key, makes nothing with it.
+func TestConnectionWithoutTheKeyRegistersNothing(t *testing.T) {
+	t.Parallel()
+	s := startFree(t, localcore.Config{})
+	ca := newTestCA(t, "Factory", nil)
+	ca.register(t, s.Server, &types.RegistrationConfig{TemplateBody: aws.String(jitpTemplate), RoleArn: aws.String("arn:aws:iam::123456789012:role/jitp")})
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		seen := ca.issue(t, pkix.Name{CommonName: "T", SerialNumber: "17", Country: []string{"DE"}})
+		seen.PrivateKey = ca.issue(t, pkix.Name{CommonName: "other"}).PrivateKey
+		config := &tls.Config{RootCAs: s.RootCAs(), Certificates: []tls.Certificate{seen}, ServerName: "localhost", MaxVersion: version}
+		if d, err := dial(t, s.Server, "T", config); err == nil {
+			d.Disconnect(0)
+			t.Fatal("the connection was accepted")
+		}
+		if c, ok := s.Registry().CertificateByID(awsiot.CertificateID(seen.Leaf)); ok {
+			t.Errorf("%s: registered %+v", tls.VersionName(version), c)
+		}
+		if thing, err := s.Registry().DescribeThing("T"); err == nil {
+			t.Errorf("%s: provisioned %+v", tls.VersionName(version), thing)
+		}
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/developerguide/manage-your-CA-certs.html:
 // a certificate is registered by connecting only while its CA is active and allows that.
 func TestConnectionRegistersNothingWithoutAnActiveCA(t *testing.T) {

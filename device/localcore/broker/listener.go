@@ -127,6 +127,9 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	_ = raw.SetDeadline(time.Now().Add(handshakeTimeout)) // until establish sets another; a context would take a goroutine
 	err := secure.Handshake()
 	state := secure.ConnectionState()
+	if err == nil {
+		err = b.config.Authorizer.RegisterCertificate(state.PeerCertificates[0], state.PeerCertificates[1:])
+	}
 	if err != nil {
 		e := event.Event{Type: event.Rejected, Action: event.TLS, Address: raw.RemoteAddr().String(), Reason: err.Error()}
 		if len(state.PeerCertificates) > 0 {
@@ -138,6 +141,7 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 			e.Reason = "the client rejected our certificate: " + strings.TrimPrefix(err.Error(), "remote error: ") + " (does it trust the server root in root.ca.bundle.pem?)"
 		}
 		b.config.Record(e)
+		secure.Close() // with an alert after a handshake that succeeded
 		b.release(raw)
 		return
 	}
