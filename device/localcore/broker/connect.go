@@ -67,7 +67,10 @@ func (b *Broker) connect(c *Conn) error {
 			return b.rejectConnect(c, packets.ErrNotAuthorized, reasonAuthError, err.Error())
 		}
 	}
-	present := b.openSession(c, pk)
+	present, err := b.openSession(c, pk)
+	if err != nil {
+		return b.rejectConnect(c, packets.ErrServerUnavailable, reasonServerError, err.Error())
+	}
 	c.sessionID, c.since = rand.Text(), b.config.Now()
 	if err := c.queue(connack(c, present, assigned)); err != nil { // first, before others may send
 		return errClosed

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -36,11 +37,12 @@ var (
 	ErrReceiveDenied   = errors.New("the client's policies do not allow it to receive the message")
 	ErrNotAcknowledged = errors.New("the client has not acknowledged the message")
 	errTooManyWait     = errors.New("too many messages wait for this client; this one is discarded")
+	errNotStored       = errors.New("it cannot be stored")
 )
 
 // Publish sends a message of the service itself to all who subscribed, as far as they may receive
 // it; one for Basic Ingest to Config.Observe alone. The error, which is recorded too, says that the
-// message could not be retained.
+// message could not be retained, or not be kept for one of them.
 func (b *Broker) Publish(m *Message) error {
 	b.stamp(m)
 	if strings.HasPrefix(m.Topic, basicIngest) {
@@ -68,7 +70,8 @@ func (b *Broker) stamp(m *Message) {
 }
 
 // route retains a message if it asks for that, and leaves it with the sessions of all who
-// subscribed. It appends those whose delivery the caller has to start. The error is that of retain.
+// subscribed. It appends those whose delivery the caller has to start. The error says that the
+// message must not be acknowledged: it is not kept as it should be.
 func (b *Broker) route(m *Message, routed []*session) (_ []*session, err error) {
 	if m.Retain {
 		err = b.retain(m)
@@ -77,7 +80,7 @@ func (b *Broker) route(m *Message, routed []*session) (_ []*session, err error) 
 		s := sub.session
 		if !sub.NoLocal || m.ClientID != s.clientID { // [MQTT-3.8.3-3]
 			retain := m.Retain && s.version == 5 && sub.RetainAsPublished // [MQTT-3.3.1-12]
-			b.offer(s, &delivery{message: m, qos: min(m.QoS, sub.Qos), retain: retain})
+			err = cmp.Or(err, b.offer(s, &delivery{message: m, qos: min(m.QoS, sub.Qos), retain: retain}))
 			if routed = append(routed, s); s.store != nil {
 				b.startDelivery(s) // the next message of a batch waits for the disk
 			}
@@ -134,17 +137,23 @@ func (c *Conn) slow() {
 }
 
 // offer leaves a message with the session of a subscriber, for startDelivery. A client that is away
-// gets QoS 1 only, and needs the right to receive when it comes back.
-func (b *Broker) offer(s *session, d *delivery) {
+// gets QoS 1 only, and needs the right to receive when it comes back. The error is [errNotStored]:
+// the message may come again.
+func (b *Broker) offer(s *session, d *delivery) error {
 	c := s.conn.Load()
 	if c == nil && d.qos == 0 || c != nil && !b.mayReceive(c, d.message.Topic) {
-		return
+		return nil
 	}
-	if err := b.enqueue(s, d); err != nil {
+	err := b.enqueue(s, d)
+	if errors.Is(err, errNotStored) {
+		return err
+	}
+	if err != nil {
 		b.config.Record(event.Event{
 			Type: event.Rejected, Action: event.Receive, ClientID: s.clientID, Topic: d.message.Topic, Reason: err.Error(),
 		})
 	}
+	return nil
 }
 
 // mayReceive decides whether a connected client gets a message. What is denied is not delivered,
@@ -226,8 +235,12 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 		s.mu.Unlock()
 		stored := *d.message
 		stored.QoS, stored.Retain = d.qos, d.retain
-		s.store.updateSession(s.clientID, messagesBucket, map[string][]byte{messageKey(d.number): awsiot.EncodeJSON(stored)})
-		s.mu.Lock()
+		err := s.store.updateSession(s.clientID, messagesBucket, map[string][]byte{messageKey(d.number): awsiot.EncodeJSON(stored)})
+		if s.mu.Lock(); err != nil {
+			s.uncount(d)
+			s.mu.Unlock()
+			return err
+		}
 	}
 	at, c := len(s.waiting), s.conn.Load()
 	if d.to != nil {
@@ -429,6 +442,6 @@ func (s *session) takeID(id uint16) *delivery {
 // forget removes a message from the disk: it was acknowledged or is given up.
 func (s *session) forget(d *delivery) {
 	if d.number > 0 {
-		s.store.updateSession(s.clientID, messagesBucket, map[string][]byte{messageKey(d.number): nil})
+		_ = s.store.updateSession(s.clientID, messagesBucket, map[string][]byte{messageKey(d.number): nil}) // it comes again
 	}
 }

@@ -78,6 +78,7 @@ const (
 	reasonDuplicateID      = "DUPLICATE_CLIENTID"
 	reasonForbidden        = "FORBIDDEN_ACCESS"
 	reasonKeepAliveTimeout = "MQTT_KEEP_ALIVE_TIMEOUT"
+	reasonServerError      = "SERVER_ERROR"
 	reasonServerInitiated  = "SERVER_INITIATED_DISCONNECT"
 	reasonAPIInitiated     = "API_INITIATED_DISCONNECT"
 	reasonThrottled        = "THROTTLED"

@@ -289,6 +289,62 @@ func TestMessageThatCannotBeRetainedIsNotAcknowledged(t *testing.T) {
 	}
 }
 
+// So are sessions, subscriptions and messages for persistent sessions that cannot be stored: they
+// would be gone after a restart. Who has no such session is not concerned.
+func TestWhatCannotBeStoredIsNotAcknowledged(t *testing.T) {
+	for _, version := range []byte{4, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, Config{State: filepath.Join(t.TempDir(), "broker.db")})
+			present, away := b.connect(version, "present", persistent(60)), b.connect(version, "away", persistent(60))
+			present.subscribe(1, "a")
+			away.subscribe(1, "b")
+			away.conn.Close()
+			if !b.disconnected("away", "CONNECTION_LOST") {
+				t.Fatal("still connected")
+			}
+			clean := b.connect(version, "clean")
+			clean.subscribe(1, "c")
+			b.store.file.Close()
+			for _, topic := range []string{"a", "b"} {
+				p := b.connect(version, "publisher")
+				p.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1, TopicName: topic})
+				if version == 5 {
+					if got := p.receive(packets.Puback).ReasonCode; got != 0x97 {
+						t.Errorf("%s: PUBACK 0x%02x", topic, got)
+					}
+					p.receive(packets.Disconnect)
+				}
+				p.closed()
+				if !b.disconnected("publisher", "SERVER_ERROR") {
+					t.Errorf("%s: the connection ended otherwise", topic)
+				}
+			}
+			present.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: 9, Filters: packets.Subscriptions{{Filter: "d"}}})
+			if got := present.receive(packets.Suback).ReasonCodes[0]; got != 0x80 {
+				t.Errorf("SUBACK 0x%02x", got)
+			}
+			p := b.dial(version)
+			connect := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}}
+			connect.Connect.ProtocolName, connect.Connect.ClientIdentifier, connect.Connect.Keepalive = []byte("MQTT"), "new", 60
+			persistent(60)(&connect)
+			p.send(connect)
+			if version == 5 {
+				if got := p.receive(packets.Connack).ReasonCode; got != 0x80 {
+					t.Errorf("CONNACK 0x%02x", got)
+				}
+			}
+			p.closed()
+			b.connect(version, "publisher").publish("c", "x")
+			if got := clean.receive(packets.Publish); string(got.Payload) != "x" {
+				t.Errorf("received %q", got.Payload)
+			}
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A listener that fails until the third call, as one does without file descriptors.
 type failingListener struct {
 	net.Listener

@@ -55,7 +55,7 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	if !direct {
 		routed, err := b.route(m, c.routed)
 		if c.routed, c.published = routed, c.published+1; err != nil {
-			return b.rejectPublish(c, pk, packets.ErrQuotaExceeded, reasonServerInitiated, err.Error())
+			return b.rejectPublish(c, pk, packets.ErrQuotaExceeded, reasonServerError, err.Error())
 		}
 	}
 	// Before the reply of a handler. Each message is dealt with before the next one is read, so that

@@ -30,7 +30,7 @@ func (b *Broker) retain(m *Message) error {
 		return fmt.Errorf("the retained messages take %d bytes, all that are allowed; this one is not kept", maxRetainedBytes)
 	}
 	if err := b.store.retain(m); err != nil {
-		return fmt.Errorf("retaining a message: %w", err)
+		return err
 	}
 	r.bytes += change
 	if r.byTopic[m.Topic] = m; len(m.Payload) == 0 {

@@ -57,8 +57,8 @@ func (b *Broker) session(clientID string) *session {
 
 // openSession gives a connection the session that it resumes, or a new one, and the will of its
 // CONNECT. What was sent before and not acknowledged waits to be sent again, under another packet
-// id.
-func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
+// id. The error says that the session cannot be kept.
+func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool, err error) {
 	b.opening.Lock()
 	defer b.opening.Unlock()
 	clientID, expiry := c.principal.ClientID, b.config.SessionExpiry
@@ -75,9 +75,13 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 			s.store = b.store
 		}
 	}
+	s.expiry = expiry
+	if err := s.store.keepSession(s, time.Time{}); err != nil {
+		return false, err
+	}
 	s.mu.Lock()
 	s.conn.Store(c)
-	s.expiry, s.expires, s.limit = expiry, time.Time{}, min(maxUnacknowledged, int(pk.Properties.ReceiveMaximum))
+	s.expires, s.limit = time.Time{}, min(maxUnacknowledged, int(pk.Properties.ReceiveMaximum))
 	s.waiting = append(s.takeUnacked(func(*delivery) bool { return true }), s.waiting...)
 	for i, d := range s.waiting {
 		again := *d // the delivery to the last connection may still read its own
@@ -91,7 +95,6 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 		m := newMessage(p.WillTopic, p.WillPayload, header, &p.WillProperties, &c.principal)
 		c.will = &will{message: m, delay: time.Duration(p.WillProperties.WillDelayInterval) * time.Second}
 	}
-	s.store.keepSession(s, time.Time{})
 	b.takeWill(s)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,7 +102,7 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	if last, ok := b.past[clientID]; ok {
 		c.number = last.number + 1
 	}
-	return present
+	return present, nil
 }
 
 // closeSession follows the end of a connection: its will is published, or waits; its session ends
@@ -119,7 +122,7 @@ func (b *Broker) closeSession(c *Conn) {
 	s.release()
 	s.mu.Unlock()
 	if s.expiry > 0 {
-		s.store.keepSession(s, now)
+		_ = s.store.keepSession(s, now) // expires later then
 	} else {
 		b.dropSession(s.clientID)
 	}

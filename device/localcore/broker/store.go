@@ -24,8 +24,8 @@ var (
 )
 
 // A store keeps retained messages and persistent sessions over restarts. Each method is one
-// transaction, on disk when it returns; a failure is logged, and only that to retain a message is
-// returned too. A nil store keeps nothing.
+// transaction, on disk when it returns; a failure is logged, and returned where a client must not
+// be told that something is kept. A nil store keeps nothing.
 type store struct {
 	file *records.File
 	log  *slog.Logger
@@ -45,10 +45,11 @@ func (s *store) update(key string, work func(tx *bolt.Tx) error) error {
 		return nil
 	}
 	err := s.file.Update(work)
-	if err != nil {
-		s.log.Error("storing the broker's state", "key", key, "error", err)
+	if err == nil {
+		return nil
 	}
-	return err
+	s.log.Error("storing the broker's state", "key", key, "error", err)
+	return fmt.Errorf("%w: %w", errNotStored, err)
 }
 
 // retain stores a message under its topic. One without payload removes it.
@@ -63,9 +64,9 @@ func (s *store) retain(m *Message) error {
 
 // keepSession stores the record of a session, whose subscriptions and messages stay. left is zero
 // while its client is connected.
-func (s *store) keepSession(of *session, left time.Time) {
+func (s *store) keepSession(of *session, left time.Time) error {
 	r := sessionRecord{of.version, of.expiry, left}
-	_ = s.update(of.clientID, func(tx *bolt.Tx) error {
+	return s.update(of.clientID, func(tx *bolt.Tx) error {
 		bucket, err := tx.Bucket(sessionsBucket).CreateBucketIfNotExists([]byte(of.clientID))
 		for _, name := range [][]byte{subscriptionsBucket, messagesBucket} {
 			if err == nil {
@@ -85,8 +86,8 @@ func (s *store) dropSession(clientID string) {
 }
 
 // updateSession changes a bucket of a session. A session that was dropped meanwhile stays so.
-func (s *store) updateSession(clientID string, bucket []byte, changes map[string][]byte) {
-	_ = s.update(clientID, func(tx *bolt.Tx) error {
+func (s *store) updateSession(clientID string, bucket []byte, changes map[string][]byte) error {
+	return s.update(clientID, func(tx *bolt.Tx) error {
 		session := tx.Bucket(sessionsBucket).Bucket([]byte(clientID))
 		if session == nil {
 			return nil
@@ -158,7 +159,7 @@ func (b *Broker) restore() error {
 	}
 	for s, connected := range connected {
 		if connected {
-			s.store.keepSession(s, now)
+			_ = s.store.keepSession(s, now) // it is as it was
 		}
 		b.expireSession(s, now)
 	}

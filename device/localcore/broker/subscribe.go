@@ -37,20 +37,30 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		return errClosed // no SUBACK
 	}
 	var topics []string
-	added := map[string][]byte{}
-	suback := newPacket(packets.Suback, pk.PacketID)
+	subs, added := make([]subscription, len(pk.Filters)), map[string][]byte{}
 	for i, f := range pk.Filters {
-		if codes[i] < failure {
-			sub := subscription{f.Filter, f.Qos, f.NoLocal, f.RetainAsPublished}
+		if subs[i] = (subscription{f.Filter, f.Qos, f.NoLocal, f.RetainAsPublished}); codes[i] < failure {
+			added[f.Filter] = awsiot.EncodeJSON(subs[i])
+		}
+	}
+	notStored := c.session.storeSubscriptions(added)
+	suback := newPacket(packets.Suback, pk.PacketID)
+	for i, sub := range subs {
+		switch {
+		case codes[i] >= failure:
+		case notStored != nil:
+			b.reject(c, event.Subscribe, sub.Filter, notStored.Error())
+			codes[i] = failure
+		default:
 			b.addSubscription(c.session, sub)
-			topics, added[sub.Filter] = append(topics, sub.Filter), awsiot.EncodeJSON(sub)
+			topics = append(topics, sub.Filter)
 			c.record(event.Subscribed, sub.Filter)
 		}
 		if suback.ReasonCodes = append(suback.ReasonCodes, codes[i]); !c.v5() {
 			suback.ReasonCodes[i] = min(codes[i], failure) // the one code for every failure
 		}
 	}
-	b.subscriptionsChanged(c, "subscribed", topics, added)
+	b.subscriptionsChanged(c, "subscribed", topics)
 	var delay time.Duration
 	if b.config.DelaySuback != nil {
 		delay = b.config.DelaySuback()
@@ -144,10 +154,17 @@ func (b *Broker) addSubscription(s *session, sub subscription) {
 	s.subscriptions[sub.Filter] = sub
 }
 
-// subscriptionsChanged stores changed subscriptions and publishes the lifecycle event.
-func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string, changed map[string][]byte) {
+// storeSubscriptions stores changed subscriptions, if there are any; nil stands for one that is gone.
+func (s *session) storeSubscriptions(changed map[string][]byte) error {
+	if len(changed) == 0 {
+		return nil
+	}
+	return s.store.updateSession(s.clientID, subscriptionsBucket, changed)
+}
+
+// subscriptionsChanged publishes the lifecycle event, if there is something to tell.
+func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string) {
 	if len(topics) > 0 {
-		c.session.store.updateSession(c.session.clientID, subscriptionsBucket, changed)
 		b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: what, Topics: topics})
 	}
 }
@@ -178,6 +195,7 @@ func (b *Broker) unsubscribe(c *Conn, pk *packets.Packet) error {
 			c.record(event.Unsubscribed, sub.Filter)
 		}
 	}
-	b.subscriptionsChanged(c, "unsubscribed", topics, removed)
+	_ = s.storeSubscriptions(removed) // they are there again after a restart
+	b.subscriptionsChanged(c, "unsubscribed", topics)
 	return c.queue(unsuback)
 }
