@@ -283,6 +283,9 @@ func (s *Server) sweep(ctx context.Context) {
 		if _, err := s.registry.Expire(s.config.Now()); err != nil {
 			s.config.Log.Error("deleting expired certificates", "error", err)
 		}
+		if err := s.shadows.Sweep(); err != nil {
+			s.config.Log.Error("sweeping", "error", err)
+		}
 		s.broker.Sweep()
 		s.tunnels.Sweep()
 	}

@@ -203,6 +203,29 @@ func (s *Service) save(t awsiot.ShadowTopic, r record) error {
 	return nil
 }
 
+// Sweep forgets the deleted shadows whose version numbers are not continued any more. Call it every
+// few seconds.
+func (s *Service) Sweep() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone, now := map[string][]byte{}, s.config.Now()
+	for key, r := range s.shadows {
+		if !r.Deleted.IsZero() && now.Sub(r.Deleted) > versionKept {
+			gone[key] = nil
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	if err := s.config.Store.Save(gone); err != nil {
+		return fmt.Errorf("removing deleted shadows: %w", err)
+	}
+	for key := range gone {
+		delete(s.shadows, key)
+	}
+	return nil
+}
+
 // NamedShadows returns the names of the thing's named shadows, sorted.
 func (s *Service) NamedShadows(thing string) (names []string) {
 	s.mu.Lock()

@@ -378,6 +378,28 @@ func TestVersionOutlivesDeletionFor48Hours(t *testing.T) {
 	}
 }
 
+// What is kept of a deleted shadow goes when its version has no meaning any more, from the store too.
+func TestDeletedShadowsAreForgotten(t *testing.T) {
+	t.Parallel()
+	store := memory{}
+	s, clock := open(t, store)
+	publish(t, s, named+`/update {"state":{"reported":{"a":1}}}`)
+	publish(t, s, classic+`/update {"state":{"reported":{"a":1}}}`)
+	publish(t, s, named+`/delete`)
+	for _, test := range []struct {
+		wait time.Duration
+		kept int
+	}{{48 * time.Hour, 2}, {time.Second, 1}} {
+		*clock = clock.Add(test.wait)
+		if err := s.Sweep(); err != nil || len(store) != test.kept {
+			t.Errorf("after %v more: %d records are kept, want %d (%v)", test.wait, len(store), test.kept, err)
+		}
+	}
+	if got := publish(t, s, classic+`/get`); got["get/accepted"] == "" {
+		t.Error("a shadow that was not deleted is gone")
+	}
+}
+
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a shadow takes 20
 // requests per second, what is beyond is rejected with 429.
 func TestRequestsForAShadowAreLimited(t *testing.T) {
