@@ -122,7 +122,7 @@ func shadowTopic(topic string) (awsiot.ShadowTopic, bool) {
 // requestShadow carries out a request that was published. The responses go to everyone who
 // subscribed.
 func (s *Server) requestShadow(t awsiot.ShadowTopic, m *broker.Message) {
-	messages, err := s.shadows.Request(t, m.Payload)
+	messages, err := s.shadows.Request(t, m.Payload, m.Ahead)
 	if err != nil {
 		s.config.Log.Warn("rejected a shadow request", "topic", t, "error", err)
 		messages = []shadow.Message{shadow.Rejected(t, err)}

@@ -26,7 +26,7 @@ func (s *Server) openRules(store records.Store) (err error) {
 			return err
 		},
 		Shadow: func(thing, name string) ([]byte, bool) {
-			out, err := s.shadows.Request(awsiot.ShadowTopic{Thing: thing, Shadow: name, Operation: awsiot.GetShadow}, nil)
+			out, err := s.shadows.Request(awsiot.ShadowTopic{Thing: thing, Shadow: name, Operation: awsiot.GetShadow}, nil, 0)
 			if err != nil {
 				return nil, false
 			}

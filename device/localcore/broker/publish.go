@@ -50,6 +50,7 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	reserved := strings.HasPrefix(m.Topic, "$aws/")
 	if reserved && !direct && b.config.Reserved != nil {
 		handler, direct = b.config.Reserved(m.Topic)
+		m.Early, m.Ahead = c.delayed.Load() > 0, c.underway(service(m.Topic))
 	}
 	b.stamp(m)
 	if !direct {
@@ -67,7 +68,6 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 		}
 	}
 	if handler != nil {
-		m.Early = c.delayed.Load() > 0
 		b.handOver(c, m.Topic, func() { handler(ctx, c, m) })
 	} else if reserved && (!direct || b.config.Observe == nil) {
 		b.warnSilent(m)
@@ -80,6 +80,30 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 // ctx ends when the broker closes.
 type Handler func(ctx context.Context, c *Conn, m *Message)
 
+// A request is a message to a reserved topic that is dealt with, or waits for that.
+type request struct {
+	service string
+	handle  func()
+}
+
+// service returns what leads to the service behind a reserved topic, as $aws/things/NAME/shadow.
+func service(topic string) string {
+	levels := strings.SplitN(topic, "/", 5)
+	return strings.Join(levels[:min(4, len(levels))], "/")
+}
+
+// underway returns how many requests to a service have not ended.
+func (c *Conn) underway(service string) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.requests {
+		if r.service == service {
+			n++
+		}
+	}
+	return n
+}
+
 // handOver runs a handler when those of the messages before it have ended.
 func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 	c.mu.Lock()
@@ -88,7 +112,7 @@ func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 		b.config.Log.Warn("discarded a message to a reserved topic: too many wait", "client", c.principal.ClientID, "topic", topic)
 		return
 	}
-	if c.requests = append(c.requests, handle); len(c.requests) > 1 {
+	if c.requests = append(c.requests, request{service(topic), handle}); len(c.requests) > 1 {
 		return // the goroutine of the first one goes on with it
 	}
 	b.work.Go(func() {
@@ -101,7 +125,7 @@ func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 			c.mu.Lock()
 			c.requests = slices.Delete(c.requests, 0, 1)
 			if more = len(c.requests) > 0; more {
-				handle = c.requests[0]
+				handle = c.requests[0].handle
 			}
 			c.mu.Unlock()
 		}

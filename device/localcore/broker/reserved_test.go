@@ -46,6 +46,38 @@ func TestRequestsOfAConnectionAreHandledInOrder(t *testing.T) {
 	})
 }
 
+// A message knows how many of its client to the same service of the same thing are still dealt with.
+func TestRequestsThatAreUnderWayAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		got, release := map[string]int{}, make(chan struct{})
+		b := newBubble(t, reserve(false, func(_ context.Context, _ *Conn, m *Message) {
+			<-release
+			mu.Lock()
+			defer mu.Unlock()
+			got[m.Topic+" "+string(m.Payload)] = m.Ahead
+		}))
+		p, other := b.connect(5, "a"), b.connect(5, "b")
+		for i, topic := range []string{"a/shadow/update", "a/shadow/name/n/get", "a/jobs/get", "b/shadow/get", "a/shadow/update"} {
+			p.publish("$aws/things/"+topic, fmt.Sprint(i))
+		}
+		other.publish("$aws/things/a/shadow/get", "5")
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		want := map[string]int{
+			"$aws/things/a/shadow/update 0": 0, "$aws/things/a/shadow/name/n/get 1": 1, "$aws/things/a/jobs/get 2": 0,
+			"$aws/things/b/shadow/get 3": 0, "$aws/things/a/shadow/update 4": 2, "$aws/things/a/shadow/get 5": 0,
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestPanicOfAHandlerHurtsNoOtherRequest(t *testing.T) {
 	handled := make(chan string, 1)
 	handler := func(_ context.Context, _ *Conn, m *Message) {

@@ -181,7 +181,7 @@ func (a *api) sendDirectMessage(q *request) (object, error) {
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-data-flow.html
 func (a *api) shadowRequest(o awsiot.ShadowOperation) any {
 	return func(q *request, thing, shadow string) (json.RawMessage, error) {
-		messages, err := a.Shadows.Request(awsiot.ShadowTopic{Thing: thing, Shadow: shadow, Operation: o}, q.body)
+		messages, err := a.Shadows.Request(awsiot.ShadowTopic{Thing: thing, Shadow: shadow, Operation: o}, q.body, 0)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ import (
 const (
 	maxClientToken    = 64    // bytes
 	requestsPerSecond = 20    // for one shadow
+	maxUnderway       = 10    // requests of one connection for one thing
 	maxRates          = 10000 // shadows whose requests are counted
 )
 

@@ -76,15 +76,16 @@ func Open(c Config) (*Service, error) {
 
 // Request carries out one request and returns what the service publishes: the accepted response
 // first. A rejected request returns an [*awsiot.ShadowError]; see [Rejected] for the message about
-// it. Any other error is of the store.
+// it. Any other error is of the store. ahead counts those of the same connection for the thing that
+// were under way when it came.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
-func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) (out []Message, err error) {
+func (s *Service) Request(t awsiot.ShadowTopic, payload []byte, ahead int) (out []Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.config.Now()
 	q, err := readRequest(t.Operation, payload)
-	if !s.allow(t, now) {
+	if !s.allow(t, now) || s.config.EnforceRates && ahead >= maxUnderway {
 		err = reject(429, "Too many requests")
 	}
 	if err == nil {

@@ -58,7 +58,7 @@ func publish(t *testing.T, s *shadow.Service, request string) map[string]string 
 	if !ok {
 		t.Fatalf("%s is no request topic", name)
 	}
-	messages, err := s.Request(topic, []byte(payload))
+	messages, err := s.Request(topic, []byte(payload), 0)
 	if err != nil {
 		messages = []shadow.Message{shadow.Rejected(topic, err)}
 	}
@@ -314,7 +314,7 @@ func TestShadowErrors(t *testing.T) {
 			s, _ := open(t, nil)
 			name, payload, _ := strings.Cut(test.request, " ")
 			topic, _ := awsiot.ParseShadowTopic(name)
-			_, err := s.Request(topic, []byte(payload))
+			_, err := s.Request(topic, []byte(payload), 0)
 			want := &awsiot.ShadowError{Code: test.code, Message: test.message, Timestamp: now, ClientToken: test.token}
 			got, _ := errors.AsType[*awsiot.ShadowError](err)
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -425,6 +425,27 @@ func TestRequestsForAShadowAreLimited(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-error-messages.html:
+// more than 10 requests in flight on one connection are rejected with 429, where rates are enforced.
+func TestRequestsInFlightAreLimited(t *testing.T) {
+	t.Parallel()
+	topic := awsiot.ShadowTopic{Thing: "T", Operation: awsiot.UpdateShadow}
+	for _, test := range []struct {
+		rates  bool
+		ahead  int
+		reject bool
+	}{{true, 9, false}, {true, 10, true}, {false, 10, false}} {
+		s, err := shadow.Open(shadow.Config{EnforceRates: test.rates})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Request(topic, []byte(`{"state":{}}`), test.ahead)
+		if e, ok := errors.AsType[*awsiot.ShadowError](err); ok != test.reject || ok && e.Code != 429 {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_ListNamedShadowsForThing.html:
 // the named shadows of a thing are listed without its classic one.
 func TestNamedShadowsAreListed(t *testing.T) {
@@ -447,7 +468,7 @@ func FuzzRequest(f *testing.F) {
 		topic, _ := awsiot.ParseShadowTopic(classic + "/update")
 		for _, payload := range []string{first, second} {
 			before := maps.Clone(store)
-			messages, err := s.Request(topic, []byte(payload))
+			messages, err := s.Request(topic, []byte(payload), 0)
 			if _, rejected := errors.AsType[*awsiot.ShadowError](err); err != nil && (!rejected || !maps.EqualFunc(before, store, func(a, b []byte) bool { return string(a) == string(b) })) {
 				t.Fatalf("%v; stored %s", err, store)
 			}
