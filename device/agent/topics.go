@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // What the shipped device policy, templates/device_policy.json, allows a thing to publish and to
@@ -25,13 +27,6 @@ var (
 	}
 )
 
-// AWS IoT's limits of a topic: bytes and slashes.
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
-const (
-	maxTopicBytes   = 256
-	maxTopicSlashes = 7
-)
-
 // resolveTopic returns the whole name of a topic that a program publishes to: relative ones are
 // below fleet/THING/up/. The error has the status of an answer.
 func resolveTopic(thing, topic string) (string, error) {
@@ -43,11 +38,8 @@ func resolveTopic(thing, topic string) (string, error) {
 
 // resolveFilter is resolveTopic for topic filters, which are relative to fleet/THING/down/.
 func resolveFilter(thing, filter string) (string, error) {
-	levels := strings.Split(filter, "/")
-	for i, level := range levels {
-		if len(level) > 1 && strings.ContainsAny(level, "+#") || level == "#" && i < len(levels)-1 {
-			return "", &Error{400, "in a topic filter + stands for one level, and # for all that are left (MQTT 3.1.1, section 4.7.1)"}
-		}
+	if !awsiot.ValidFilter(filter) {
+		return "", &Error{400, "in a topic filter + stands for one level, and # for all that are left (MQTT 3.1.1, section 4.7.1)"}
 	}
 	return resolve(thing, filter, "down/", subscribable)
 }
@@ -62,8 +54,8 @@ func resolve(thing, topic, relative string, allowed []string) (string, error) {
 	switch {
 	case !utf8.ValidString(topic) || strings.ContainsFunc(topic, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Noncharacter_Code_Point) }):
 		return "", &Error{400, "the topic is not plain text in UTF-8 (MQTT 3.1.1, section 1.5.3)"}
-	case len(topic) > maxTopicBytes || strings.Count(topic, "/") > maxTopicSlashes:
-		return "", &Error{400, fmt.Sprintf("AWS IoT accepts topics of %d bytes and %d slashes at most", maxTopicBytes, maxTopicSlashes)}
+	case len(topic) > awsiot.MaxTopic || strings.Count(topic, "/") > awsiot.MaxTopicSlashes:
+		return "", &Error{400, fmt.Sprintf("AWS IoT accepts topics of %d bytes and %d slashes at most", awsiot.MaxTopic, awsiot.MaxTopicSlashes)}
 	}
 	for _, pattern := range allowed {
 		if before, after, ok := strings.Cut(strings.ReplaceAll(pattern, "THING", thing), "*"); topic == before ||

@@ -7,6 +7,7 @@ package awsiot
 
 import (
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -82,6 +83,25 @@ func ParseTopic(topic string) (t Topic, ok bool) {
 	}
 	return Topic{}, false
 }
+
+// IngestPrefix begins the topics of Basic Ingest, which go to rules past the broker.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
+const IngestPrefix = "$aws/rules/"
+
+// Limits of a topic and of a topic filter.
+//
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const (
+	MaxTopic        = 256 // bytes
+	MaxTopicSlashes = 7
+)
+
+var filterLevels = regexp.MustCompile(`^((\+|[^+#/]*)/)*(\+|#|[^+#/]*)$`)
+
+// ValidFilter reports whether each wildcard in a topic filter is a level of its own, and # the last
+// one [MQTT-4.7.1].
+func ValidFilter(filter string) bool { return filterLevels.MatchString(filter) }
 
 // MatchFilter reports whether a topic filter matches a topic. Other than in MQTT, a/# does not
 // match a. A filter that begins with a wildcard does not match reserved topics [MQTT-4.7.2-1].

@@ -160,6 +160,12 @@ func DecodeJSON(data []byte, v any) error {
 	return nil
 }
 
+// A Message is published by a service of AWS IoT.
+type Message struct {
+	Topic   string
+	Payload []byte
+}
+
 // NewUUID returns a random UUID, RFC 9562 version 4.
 func NewUUID() string {
 	var b [16]byte

@@ -20,14 +20,13 @@ import (
 type authorizer struct{ *Server }
 
 // VerifyCertificate implements [broker.Authorizer]: a certificate must be registered, ACTIVE and
-// within its validity. A handshake with one of a registered CA succeeds, for RegisterCertificate.
-// One that was registered without a CA's proof requires SNI, which says whose account it is.
-func (a authorizer) VerifyCertificate(p broker.Principal, presented []*x509.Certificate) error {
+// within its validity. A handshake with one of a registered CA may register it. One that was
+// registered without a CA's proof requires SNI, which says whose account it is.
+func (a authorizer) VerifyCertificate(p broker.Principal, presented []*x509.Certificate, proved bool) error {
 	cert, ok := a.registry.CertificateByID(awsiot.CertificateID(p.Certificate))
 	switch {
-	case presented != nil && justInTime(cert, ok):
-		_, err := a.authorityOf(p.Certificate, presented)
-		return err
+	case presented != nil && (!ok || cert.Status == registry.PendingActivation && cert.CAID != ""): // of a CA
+		return a.registerJustInTime(p.Certificate, presented, proved)
 	case !ok:
 		return errors.New("the certificate is not registered here (was it deleted?)")
 	case cert.Mode == registry.SNIOnly && p.ServerName == "":
@@ -166,38 +165,21 @@ func (s *Server) parse(documents []registry.PolicyDocument) []policy.Policy {
 	return policies
 }
 
-// justInTime reports whether a certificate may be registered by connecting: it is not registered, or
-// was so by its CA and waits.
-func justInTime(cert registry.Certificate, registered bool) bool {
-	return !registered || cert.Status == registry.PendingActivation && cert.CAID != ""
-}
-
-// authorityOf returns the CA by which a certificate may be registered by connecting.
-func (s *Server) authorityOf(leaf *x509.Certificate, presented []*x509.Certificate) (registry.CACertificate, error) {
-	ca, ok := s.registry.AuthorityOf(leaf, presented)
-	if !ok {
-		return ca, errors.New("the certificate is not registered here, and neither is a CA that signed it (was it issued by another server, or before the state was lost?)")
-	}
-	return ca, s.checkValidity(leaf.NotBefore, leaf.NotAfter)
-}
-
-// RegisterCertificate implements [broker.Authorizer] and does what AWS IoT does when a client
-// connects with a certificate of a registered CA that is not registered, or is PENDING_ACTIVATION:
-// it registers it, publishes an event and, if the CA has a template, provisions the thing. The
-// client has to connect again in any case.
+// registerJustInTime does what AWS IoT does when a client that has proved that it holds the key
+// presents a certificate of a registered CA that is not registered, or is PENDING_ACTIVATION: it
+// registers it, publishes an event and, if the CA has a template, provisions the thing. It returns
+// why the client cannot connect yet: it has to connect again in any case.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/auto-register-device-cert.html
-func (a authorizer) RegisterCertificate(leaf *x509.Certificate, presented []*x509.Certificate) error {
-	s := a.Server
-	cert, ok := s.registry.CertificateByID(awsiot.CertificateID(leaf))
-	if !justInTime(cert, ok) {
-		return nil
+func (s *Server) registerJustInTime(leaf *x509.Certificate, presented []*x509.Certificate, proved bool) error {
+	ca, ok := s.registry.AuthorityOf(leaf, presented)
+	if !ok {
+		return fmt.Errorf("the certificate is not registered here, and neither is a CA that signed it (was it issued by another server, or before the state was lost?)")
 	}
-	ca, err := s.authorityOf(leaf, presented)
-	if err != nil {
+	if err := s.checkValidity(leaf.NotBefore, leaf.NotAfter); err != nil || !proved {
 		return err
 	}
-	cert, err = s.registry.RegisterJustInTime(leaf, ca.Certificate.ID)
+	cert, err := s.registry.RegisterJustInTime(leaf, ca.Certificate.ID)
 	if err != nil {
 		return fmt.Errorf("the certificate is not registered here: %w", err)
 	}

@@ -61,7 +61,7 @@ func (s *Server) reserved(topic string) (h broker.Handler, direct bool) {
 	if t, ok := awsiot.ParseJobsTopic(topic); ok {
 		// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
 		return func(_ context.Context, c *broker.Conn, m *broker.Message) {
-			s.jobs.Handle(t, m.Payload, func(r jobs.Message) { s.reply(c, r.Topic, r.Payload) })
+			s.jobs.Handle(t, m.Payload, func(r awsiot.Message) { s.reply(c, r.Topic, r.Payload) })
 		}, true
 	}
 	return nil, false
@@ -78,7 +78,7 @@ func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, 
 		c.Close()
 		return
 	}
-	var reply provisioning.Reply
+	var reply awsiot.Message
 	if fault.Reject != nil {
 		reply = s.provisioning.Reject(r, *fault.Reject, "injected fault")
 	} else {
@@ -125,7 +125,7 @@ func (s *Server) requestShadow(t awsiot.ShadowTopic, m *broker.Message) {
 	messages, err := s.shadows.Request(t, m.Payload, m.Ahead)
 	if err != nil {
 		s.config.Log.Warn("rejected a shadow request", "topic", t, "error", err)
-		messages = []shadow.Message{shadow.Rejected(t, err)}
+		messages = []awsiot.Message{shadow.Rejected(t, err)}
 	}
 	for _, out := range messages {
 		_ = s.broker.Publish(&broker.Message{Topic: out.Topic, Payload: out.Payload, QoS: 1, Hops: m.Hops})
@@ -138,7 +138,7 @@ func (s *Server) openJobs(store records.Store) (err error) {
 		HasThing: func(thing string) bool { _, err := s.registry.DescribeThing(thing); return err == nil },
 		Members:  func(group string) ([]string, error) { return s.registry.ListThingsInThingGroup(group, false) },
 		ARN:      s.config.arn, Store: store, Now: s.config.Now, Log: s.config.Log,
-		Publish: func(m jobs.Message) { s.publish(m.Topic, m.Payload) },
+		Publish: func(m awsiot.Message) { s.publish(m.Topic, m.Payload) },
 		Event: func(e jobs.Event) {
 			if s.registry.EventConfigurations().Enabled[e.Type] {
 				s.publishEvent(e.Topic, e.Payload)

@@ -280,11 +280,9 @@ const sweepInterval = 5 * time.Second
 // sweep ends what has expired, until ctx ends.
 func (s *Server) sweep(ctx context.Context) {
 	for wait(ctx, sweepInterval) {
-		if _, err := s.registry.Expire(s.config.Now()); err != nil {
-			s.config.Log.Error("deleting expired certificates", "error", err)
-		}
-		if err := s.shadows.Sweep(); err != nil {
-			s.config.Log.Error("sweeping", "error", err)
+		_, err := s.registry.Expire(s.config.Now())
+		if err = errors.Join(err, s.shadows.Sweep()); err != nil {
+			s.config.Log.Error("deleting what has expired", "error", err)
 		}
 		s.broker.Sweep()
 		s.tunnels.Sweep()

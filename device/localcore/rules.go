@@ -43,7 +43,7 @@ func (s *Server) openRules(store records.Store) (err error) {
 // alone is not for them.
 func (s *Server) observe(m *broker.Message) {
 	out := rules.Message{Topic: m.Topic, Payload: m.Payload, ClientID: m.ClientID, Principal: m.CertificateID, Hops: m.Hops}
-	if strings.HasPrefix(m.Topic, rules.IngestPrefix) {
+	if strings.HasPrefix(m.Topic, awsiot.IngestPrefix) {
 		s.rules.Ingest(out)
 		return
 	}

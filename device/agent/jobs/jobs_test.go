@@ -59,7 +59,7 @@ func newBench(t *testing.T) *bench {
 	b.config.bootID, b.config.stopDelay = func() string { return "first boot" }, time.Millisecond
 	var err error
 	b.cloud, err = cloudjobs.Open(cloudjobs.Config{HasThing: things{}.HasThing, Members: things{}.Members, ARN: arn,
-		Event: func(cloudjobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler), Publish: func(m cloudjobs.Message) {
+		Event: func(cloudjobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler), Publish: func(m awsiot.Message) {
 			b.mu.Lock()
 			s := b.service
 			b.mu.Unlock()
@@ -135,7 +135,7 @@ func (c *conn) Publish(_ context.Context, topic string, payload []byte) error {
 		c.service.Deliver(session.Message{Topic: t.Rejected(), Payload: fmt.Appendf(nil, `{"clientToken":%q,"code":"InvalidRequest"}`, request.ClientToken)})
 		return nil
 	}
-	c.cloud.Handle(t, payload, func(m cloudjobs.Message) {
+	c.cloud.Handle(t, payload, func(m awsiot.Message) {
 		if before, _, ok := bytes.Cut(m.Payload, []byte("}")); c.emptyNext && ok && !bytes.Contains(m.Payload, []byte("execution")) {
 			m.Payload = append(slices.Clone(before), `,"execution":{}}`...)
 		}

@@ -41,7 +41,7 @@ type cloud struct {
 }
 
 func newCloud(t *testing.T) *cloud {
-	service, err := emulated.Open(emulated.Config{})
+	service, err := emulated.Open(emulated.Config{Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,9 +71,9 @@ func (c *cloud) Publish(ctx context.Context, topic string, payload []byte) error
 
 // do carries out a request of anybody's.
 func (c *cloud) do(t awsiot.ShadowTopic, payload []byte) {
-	messages, err := c.service.Request(t, payload)
+	messages, err := c.service.Request(t, payload, 0)
 	if err != nil {
-		messages = []emulated.Message{emulated.Rejected(t, err)}
+		messages = []awsiot.Message{emulated.Rejected(t, err)}
 	}
 	for _, m := range messages {
 		c.deliver(m.Topic, string(m.Payload))
@@ -109,7 +109,7 @@ func (c *cloud) desire(state string) {
 // state returns what the cloud has.
 func (c *cloud) state(t *testing.T) (state map[string]any, version int64) {
 	t.Helper()
-	messages, err := c.service.Request(topic(awsiot.GetShadow), nil)
+	messages, err := c.service.Request(topic(awsiot.GetShadow), nil, 0)
 	if err != nil {
 		return nil, 0
 	}
@@ -334,7 +334,7 @@ func TestConflictIsMerged(t *testing.T) {
 		c.hook = func(o awsiot.ShadowTopic, payload []byte) bool {
 			if o.Operation == awsiot.UpdateShadow && first {
 				first = false
-				if _, err := c.service.Request(topic(awsiot.UpdateShadow), []byte(`{"state":{"desired":{"b":2}}}`)); err != nil { // not seen by the device
+				if _, err := c.service.Request(topic(awsiot.UpdateShadow), []byte(`{"state":{"desired":{"b":2}}}`), 0); err != nil { // not seen by the device
 					t.Error(err)
 				}
 			}
@@ -381,7 +381,7 @@ func TestDeltasAreTakenByVersion(t *testing.T) {
 		c.desire(`{"b":1,"a":null}`) // version 2
 		synctest.Wait()
 		diff(t, `{"state":{"desired":{"b":1}},"version":2,"pending":false}`, s.Document())
-		if _, err := c.service.Request(topic(awsiot.UpdateShadow), []byte(`{"state":{"desired":{"b":null}}}`)); err != nil { // 3, lost on the way
+		if _, err := c.service.Request(topic(awsiot.UpdateShadow), []byte(`{"state":{"desired":{"b":null}}}`), 0); err != nil { // 3, lost on the way
 			t.Fatal(err)
 		}
 		c.desire(`{"c":1}`) // version 4
@@ -411,7 +411,7 @@ func TestDeletionEmptiesTheShadow(t *testing.T) {
 		var held func()
 		c.mu.Lock()
 		c.hook = func(o awsiot.ShadowTopic, payload []byte) bool {
-			messages, err := c.service.Request(o, payload)
+			messages, err := c.service.Request(o, payload, 0)
 			if err != nil || held != nil {
 				return false
 			}

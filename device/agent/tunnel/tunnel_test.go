@@ -105,7 +105,7 @@ func newWorld(t *testing.T, services map[string]string, intercept http.HandlerFu
 				t.Errorf("%s is not delivered", topic)
 			}
 		},
-		Log: log,
+		Deleted: func(string) {}, Now: time.Now, Log: log,
 	})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if intercept != nil {

@@ -9,13 +9,9 @@ import (
 type Authorizer interface {
 	// VerifyCertificate returns an error that says why a client with the principal's certificate
 	// cannot connect now. During the handshake presented are the certificates that came with it,
-	// and the principal has no client id yet; at CONNECT presented is nil. In the handshake the
-	// client may still be one that has seen the certificate, and not its key: nothing is changed.
-	VerifyCertificate(p Principal, presented []*x509.Certificate) error
-	// RegisterCertificate follows a handshake, by which the client has proved that it holds the key
-	// of the certificate. One that is to be registered by connecting is registered; the error then
-	// says why the client has to connect again.
-	RegisterCertificate(leaf *x509.Certificate, presented []*x509.Certificate) error
+	// and the principal has no client id yet; at CONNECT presented is nil. Until proved, at the end
+	// of the handshake, the client may be anyone who has seen the certificate: nothing is changed.
+	VerifyCertificate(p Principal, presented []*x509.Certificate, proved bool) error
 	// NewSession returns what policies say of one connection.
 	NewSession(Principal) AuthSession
 }

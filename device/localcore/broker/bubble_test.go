@@ -22,11 +22,10 @@ import (
 // allowAll knows every certificate and allows everything.
 type allowAll struct{}
 
-func (allowAll) VerifyCertificate(Principal, []*x509.Certificate) error           { return nil }
-func (allowAll) RegisterCertificate(*x509.Certificate, []*x509.Certificate) error { return nil }
-func (allowAll) NewSession(Principal) AuthSession                                 { return allowAll{} }
-func (allowAll) Authorize(AuthRequest) (bool, string)                             { return true, "" }
-func (allowAll) Thing() (string, bool)                                            { return "", false }
+func (allowAll) VerifyCertificate(Principal, []*x509.Certificate, bool) error { return nil }
+func (allowAll) NewSession(Principal) AuthSession                             { return allowAll{} }
+func (allowAll) Authorize(AuthRequest) (bool, string)                         { return true, "" }
+func (allowAll) Thing() (string, bool)                                        { return "", false }
 
 // A bubble is a broker whose clock is that of testing/synctest: what takes an
 // hour takes no time. Its connections are pipes.

@@ -58,7 +58,7 @@ type Conn struct {
 
 	reason   atomic.Pointer[string] // why it ended, the first one counts
 	mu       sync.Mutex
-	requests []request // that answer messages to reserved topics, the first one runs; under mu
+	requests []func() // that answer messages to reserved topics, the first one runs; under mu
 }
 
 // newConn returns the connection of a client whose client id CONNECT will name.

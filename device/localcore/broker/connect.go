@@ -63,7 +63,7 @@ func (b *Broker) connect(c *Conn) error {
 	// The certificate may have left ACTIVE since the handshake; from here on DisconnectCertificate
 	// finds the connection.
 	if c.principal.Certificate != nil {
-		if err := b.config.Authorizer.VerifyCertificate(c.principal, nil); err != nil {
+		if err := b.config.Authorizer.VerifyCertificate(c.principal, nil, true); err != nil {
 			return b.rejectConnect(c, packets.ErrNotAuthorized, reasonAuthError, err.Error())
 		}
 	}

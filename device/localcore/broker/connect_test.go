@@ -85,7 +85,7 @@ func TestPacketBeforeConnackEndsTheConnection(t *testing.T) {
 // leavesActive verifies a certificate once, in the handshake.
 type leavesActive struct{ allowAll }
 
-func (leavesActive) VerifyCertificate(Principal, []*x509.Certificate) error {
+func (leavesActive) VerifyCertificate(Principal, []*x509.Certificate, bool) error {
 	return errors.New("INACTIVE")
 }
 

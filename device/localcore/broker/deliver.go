@@ -2,7 +2,6 @@ package broker
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -45,7 +44,7 @@ var (
 // message could not be retained, or not be kept for one of them.
 func (b *Broker) Publish(m *Message) error {
 	b.stamp(m)
-	if strings.HasPrefix(m.Topic, basicIngest) {
+	if strings.HasPrefix(m.Topic, awsiot.IngestPrefix) {
 		return nil
 	}
 	routed, err := b.route(m, nil)
@@ -80,7 +79,9 @@ func (b *Broker) route(m *Message, routed []*session) (_ []*session, err error) 
 		s := sub.session
 		if !sub.NoLocal || m.ClientID != s.clientID { // [MQTT-3.8.3-3]
 			retain := m.Retain && s.version == 5 && sub.RetainAsPublished // [MQTT-3.3.1-12]
-			err = cmp.Or(err, b.offer(s, &delivery{message: m, qos: min(m.QoS, sub.Qos), retain: retain}))
+			if e := b.offer(s, &delivery{message: m, qos: min(m.QoS, sub.Qos), retain: retain}); errors.Is(e, errNotStored) {
+				err = e
+			}
 			if routed = append(routed, s); s.store != nil {
 				b.startDelivery(s) // the next message of a batch waits for the disk
 			}
@@ -137,23 +138,20 @@ func (c *Conn) slow() {
 }
 
 // offer leaves a message with the session of a subscriber, for startDelivery. A client that is away
-// gets QoS 1 only, and needs the right to receive when it comes back. The error is [errNotStored]:
-// the message may come again.
+// gets QoS 1 only, and needs the right to receive when it comes back. The error, which is recorded,
+// says that it does not get the message.
 func (b *Broker) offer(s *session, d *delivery) error {
 	c := s.conn.Load()
 	if c == nil && d.qos == 0 || c != nil && !b.mayReceive(c, d.message.Topic) {
 		return nil
 	}
 	err := b.enqueue(s, d)
-	if errors.Is(err, errNotStored) {
-		return err
-	}
 	if err != nil {
 		b.config.Record(event.Event{
 			Type: event.Rejected, Action: event.Receive, ClientID: s.clientID, Topic: d.message.Topic, Reason: err.Error(),
 		})
 	}
-	return nil
+	return err
 }
 
 // mayReceive decides whether a connected client gets a message. What is denied is not delivered,
@@ -325,7 +323,7 @@ func (c *Conn) queueMessage(d *delivery, now time.Time) error {
 		properties = encoded.Bytes()
 		length += len(properties)
 	}
-	head := append(make([]byte, 0, 5+2+maxTopic+2), packets.Publish<<4|d.qos<<1)
+	head := append(make([]byte, 0, 5+2+awsiot.MaxTopic+2), packets.Publish<<4|d.qos<<1)
 	if d.retain {
 		head[0] |= 1
 	}

@@ -13,8 +13,6 @@ const (
 	// MaxPayload is the greatest size of a message.
 	MaxPayload             = 128 << 10
 	maxClientID            = 128 // bytes
-	maxTopic               = 256 // bytes
-	maxTopicSlashes        = 7
 	maxPacket              = 146 << 10
 	minClientPacket        = 512
 	maxFiltersPerSubscribe = 8

@@ -57,7 +57,7 @@ func (b *Broker) Listen(ctx context.Context, address string, cert *tls.Certifica
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
 			p := Principal{Certificate: state.PeerCertificates[0], ServerName: state.ServerName}
-			return b.config.Authorizer.VerifyCertificate(p, state.PeerCertificates[1:])
+			return b.config.Authorizer.VerifyCertificate(p, state.PeerCertificates[1:], false)
 		},
 	}})
 	return tcp.Addr().(*net.TCPAddr).Port, nil
@@ -127,8 +127,11 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	_ = raw.SetDeadline(time.Now().Add(handshakeTimeout)) // until establish sets another; a context would take a goroutine
 	err := secure.Handshake()
 	state := secure.ConnectionState()
+	var p Principal
 	if err == nil {
-		err = b.config.Authorizer.RegisterCertificate(state.PeerCertificates[0], state.PeerCertificates[1:])
+		cert := state.PeerCertificates[0]
+		p = Principal{CertificateID: awsiot.CertificateID(cert), Certificate: cert, ServerName: state.ServerName}
+		err = b.config.Authorizer.VerifyCertificate(p, state.PeerCertificates[1:], true)
 	}
 	if err != nil {
 		e := event.Event{Type: event.Rejected, Action: event.TLS, Address: raw.RemoteAddr().String(), Reason: err.Error()}
@@ -145,8 +148,7 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 		b.release(raw)
 		return
 	}
-	cert := state.PeerCertificates[0]
-	c := b.newConn(secure, stream, Principal{CertificateID: awsiot.CertificateID(cert), Certificate: cert, ServerName: state.ServerName})
+	c := b.newConn(secure, stream, p)
 	b.establish(c)
 	b.work.Go(func() {
 		defer b.release(raw)

@@ -15,7 +15,7 @@ type Message struct {
 	QoS     byte // 0 or 1
 	Retain  bool
 	Early   bool // to a reserved topic, received while a SUBACK to its client was delayed
-	Ahead   int  // of a message to a reserved topic: how many of its client to that service are still dealt with
+	Ahead   int  // of a message to a reserved topic: how many of its client are still dealt with
 	Hops    int  // actions of rules that led to the message
 
 	// Of MQTT 5:

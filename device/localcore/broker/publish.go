@@ -9,6 +9,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/event"
 )
 
@@ -46,11 +47,13 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 
 	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader, &pk.Properties, &c.principal)
 	var handler Handler
-	direct := strings.HasPrefix(m.Topic, basicIngest) // to rules, never to subscribers
+	direct := strings.HasPrefix(m.Topic, awsiot.IngestPrefix) // to rules, never to subscribers
 	reserved := strings.HasPrefix(m.Topic, "$aws/")
 	if reserved && !direct && b.config.Reserved != nil {
 		handler, direct = b.config.Reserved(m.Topic)
-		m.Early, m.Ahead = c.delayed.Load() > 0, c.underway(service(m.Topic))
+		c.mu.Lock()
+		m.Early, m.Ahead = c.delayed.Load() > 0, len(c.requests)
+		c.mu.Unlock()
 	}
 	b.stamp(m)
 	if !direct {
@@ -80,30 +83,6 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 // ctx ends when the broker closes.
 type Handler func(ctx context.Context, c *Conn, m *Message)
 
-// A request is a message to a reserved topic that is dealt with, or waits for that.
-type request struct {
-	service string
-	handle  func()
-}
-
-// service returns what leads to the service behind a reserved topic, as $aws/things/NAME/shadow.
-func service(topic string) string {
-	levels := strings.SplitN(topic, "/", 5)
-	return strings.Join(levels[:min(4, len(levels))], "/")
-}
-
-// underway returns how many requests to a service have not ended.
-func (c *Conn) underway(service string) (n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, r := range c.requests {
-		if r.service == service {
-			n++
-		}
-	}
-	return n
-}
-
 // handOver runs a handler when those of the messages before it have ended.
 func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 	c.mu.Lock()
@@ -112,7 +91,7 @@ func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 		b.config.Log.Warn("discarded a message to a reserved topic: too many wait", "client", c.principal.ClientID, "topic", topic)
 		return
 	}
-	if c.requests = append(c.requests, request{service(topic), handle}); len(c.requests) > 1 {
+	if c.requests = append(c.requests, handle); len(c.requests) > 1 {
 		return // the goroutine of the first one goes on with it
 	}
 	b.work.Go(func() {
@@ -125,7 +104,7 @@ func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 			c.mu.Lock()
 			c.requests = slices.Delete(c.requests, 0, 1)
 			if more = len(c.requests) > 0; more {
-				handle = c.requests[0].handle
+				handle = c.requests[0]
 			}
 			c.mu.Unlock()
 		}
@@ -166,10 +145,10 @@ func checkMessage(topic string, payload []byte, retain bool, p *packets.Properti
 		return packets.ErrTopicNameInvalid, "the topic is empty or holds a wildcard"
 	case strings.Contains(texts, "\x00"):
 		return packets.ErrTopicNameInvalid, "the topic or a property holds the character U+0000" // [MQTT-1.5.4-2]
-	case len(counted(topic)) > maxTopic:
-		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has %d bytes; %d are allowed", len(counted(topic)), maxTopic)
-	case strings.Count(counted(topic), "/") > maxTopicSlashes:
-		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has more than %d slashes", maxTopicSlashes)
+	case len(counted(topic)) > awsiot.MaxTopic:
+		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has %d bytes; %d are allowed", len(counted(topic)), awsiot.MaxTopic)
+	case strings.Count(counted(topic), "/") > awsiot.MaxTopicSlashes:
+		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has more than %d slashes", awsiot.MaxTopicSlashes)
 	case len(payload) > MaxPayload:
 		return packets.ErrQuotaExceeded, fmt.Sprintf("the payload has %d bytes; %d are allowed", len(payload), MaxPayload)
 	case retain && strings.HasPrefix(topic, "$"):
@@ -190,13 +169,9 @@ func checkMessage(topic string, payload []byte, retain bool, p *packets.Properti
 	return packets.CodeSuccess, ""
 }
 
-// basicIngest begins the topics that go to rules past the broker.
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
-const basicIngest = "$aws/rules/"
-
 // counted returns the part of a topic that its limits are of: what follows $aws/rules/NAME/.
 func counted(topic string) string {
-	if ingested, ok := strings.CutPrefix(topic, basicIngest); ok {
+	if ingested, ok := strings.CutPrefix(topic, awsiot.IngestPrefix); ok {
 		_, topic, _ = strings.Cut(ingested, "/")
 	}
 	return topic
@@ -205,7 +180,7 @@ func counted(topic string) string {
 // reservedPrefixes are the reserved topics that devices may publish to, by prefix.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html
 var reservedPrefixes = []string{
-	"$aws/certificates/", "$aws/provisioning-templates/", "$aws/things/", basicIngest, "$aws/commands/",
+	"$aws/certificates/", "$aws/provisioning-templates/", "$aws/things/", awsiot.IngestPrefix, "$aws/commands/",
 }
 
 // pubackCodes are the reason codes that AWS rejects with in PUBACK; others stand in DISCONNECT

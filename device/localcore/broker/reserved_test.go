@@ -46,7 +46,7 @@ func TestRequestsOfAConnectionAreHandledInOrder(t *testing.T) {
 	})
 }
 
-// A message knows how many of its client to the same service of the same thing are still dealt with.
+// A message knows how many of its client are still dealt with.
 func TestRequestsThatAreUnderWayAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -66,8 +66,8 @@ func TestRequestsThatAreUnderWayAreCounted(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		want := map[string]int{
-			"$aws/things/a/shadow/update 0": 0, "$aws/things/a/shadow/name/n/get 1": 1, "$aws/things/a/jobs/get 2": 0,
-			"$aws/things/b/shadow/get 3": 0, "$aws/things/a/shadow/update 4": 2, "$aws/things/a/shadow/get 5": 0,
+			"$aws/things/a/shadow/update 0": 0, "$aws/things/a/shadow/name/n/get 1": 1, "$aws/things/a/jobs/get 2": 2,
+			"$aws/things/b/shadow/get 3": 3, "$aws/things/a/shadow/update 4": 4, "$aws/things/a/shadow/get 5": 0,
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)

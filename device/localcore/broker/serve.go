@@ -81,7 +81,7 @@ func (b *Broker) serveHTTP(c *Conn) {
 	if err != nil {
 		return
 	}
-	if err := b.config.Authorizer.VerifyCertificate(c.principal, nil); err != nil { // since the handshake
+	if err := b.config.Authorizer.VerifyCertificate(c.principal, nil, true); err != nil { // since the handshake
 		b.reject(c, event.Credentials, "", err.Error())
 		return
 	}

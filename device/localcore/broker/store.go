@@ -24,8 +24,8 @@ var (
 )
 
 // A store keeps retained messages and persistent sessions over restarts. Each method is one
-// transaction, on disk when it returns; a failure is logged, and returned where a client must not
-// be told that something is kept. A nil store keeps nothing.
+// transaction, on disk when it returns; a failure, which is [errNotStored], is logged too, for those
+// who do not look at it. A nil store keeps nothing.
 type store struct {
 	file *records.File
 	log  *slog.Logger
@@ -159,7 +159,7 @@ func (b *Broker) restore() error {
 	}
 	for s, connected := range connected {
 		if connected {
-			_ = s.store.keepSession(s, now) // it is as it was
+			_ = s.store.keepSession(s, now)
 		}
 		b.expireSession(s, now)
 	}

@@ -37,30 +37,22 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		return errClosed // no SUBACK
 	}
 	var topics []string
-	subs, added := make([]subscription, len(pk.Filters)), map[string][]byte{}
-	for i, f := range pk.Filters {
-		if subs[i] = (subscription{f.Filter, f.Qos, f.NoLocal, f.RetainAsPublished}); codes[i] < failure {
-			added[f.Filter] = awsiot.EncodeJSON(subs[i])
-		}
-	}
-	notStored := c.session.storeSubscriptions(added)
+	added := map[string][]byte{}
 	suback := newPacket(packets.Suback, pk.PacketID)
-	for i, sub := range subs {
-		switch {
-		case codes[i] >= failure:
-		case notStored != nil:
-			b.reject(c, event.Subscribe, sub.Filter, notStored.Error())
-			codes[i] = failure
-		default:
+	for i, f := range pk.Filters {
+		if codes[i] < failure {
+			sub := subscription{f.Filter, f.Qos, f.NoLocal, f.RetainAsPublished}
 			b.addSubscription(c.session, sub)
-			topics = append(topics, sub.Filter)
+			topics, added[sub.Filter] = append(topics, sub.Filter), awsiot.EncodeJSON(sub)
 			c.record(event.Subscribed, sub.Filter)
 		}
 		if suback.ReasonCodes = append(suback.ReasonCodes, codes[i]); !c.v5() {
 			suback.ReasonCodes[i] = min(codes[i], failure) // the one code for every failure
 		}
 	}
-	b.subscriptionsChanged(c, "subscribed", topics)
+	if err := b.subscriptionsChanged(c, "subscribed", topics, added); err != nil {
+		return err
+	}
 	var delay time.Duration
 	if b.config.DelaySuback != nil {
 		delay = b.config.DelaySuback()
@@ -131,11 +123,11 @@ func checkFilter(sub packets.Subscription) (code packets.Code, reason string) {
 	switch {
 	case !validFilter(sub.Filter):
 		return packets.ErrTopicFilterInvalid, "the filter breaks the rules for wildcards"
-	case len(filter) > maxTopic:
-		return packets.ErrTopicFilterInvalid, fmt.Sprintf("the filter has %d bytes; %d are allowed", len(filter), maxTopic)
-	case strings.Count(filter, "/") > maxTopicSlashes:
-		return packets.ErrTopicFilterInvalid, fmt.Sprintf("the filter has more than %d slashes", maxTopicSlashes)
-	case strings.HasPrefix(filter, "$") && !strings.HasPrefix(filter, "$aws/") || strings.HasPrefix(filter, basicIngest):
+	case len(filter) > awsiot.MaxTopic:
+		return packets.ErrTopicFilterInvalid, fmt.Sprintf("the filter has %d bytes; %d are allowed", len(filter), awsiot.MaxTopic)
+	case strings.Count(filter, "/") > awsiot.MaxTopicSlashes:
+		return packets.ErrTopicFilterInvalid, fmt.Sprintf("the filter has more than %d slashes", awsiot.MaxTopicSlashes)
+	case strings.HasPrefix(filter, "$") && !strings.HasPrefix(filter, "$aws/") || strings.HasPrefix(filter, awsiot.IngestPrefix):
 		return packets.ErrTopicFilterInvalid, "the filter is reserved, and AWS IoT offers nothing under it"
 	case sub.NoLocal && filter != sub.Filter:
 		return packets.ErrTopicFilterInvalid, "a shared subscription cannot be No Local"
@@ -154,19 +146,19 @@ func (b *Broker) addSubscription(s *session, sub subscription) {
 	s.subscriptions[sub.Filter] = sub
 }
 
-// storeSubscriptions stores changed subscriptions, if there are any; nil stands for one that is gone.
-func (s *session) storeSubscriptions(changed map[string][]byte) error {
-	if len(changed) == 0 {
+// subscriptionsChanged stores changed subscriptions and publishes the lifecycle event. What cannot be
+// stored ends the connection, without SUBACK or UNSUBACK.
+func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string, changed map[string][]byte) error {
+	if len(topics) == 0 {
 		return nil
 	}
-	return s.store.updateSession(s.clientID, subscriptionsBucket, changed)
-}
-
-// subscriptionsChanged publishes the lifecycle event, if there is something to tell.
-func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string) {
-	if len(topics) > 0 {
-		b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: what, Topics: topics})
+	if err := c.session.store.updateSession(c.session.clientID, subscriptionsBucket, changed); err != nil {
+		b.reject(c, event.Subscribe, topics[0], err.Error())
+		c.end(reasonServerError, packets.ErrUnspecifiedError)
+		return errClosed
 	}
+	b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: what, Topics: topics})
+	return nil
 }
 
 // unsubscribe deals with an UNSUBSCRIBE.
@@ -195,7 +187,8 @@ func (b *Broker) unsubscribe(c *Conn, pk *packets.Packet) error {
 			c.record(event.Unsubscribed, sub.Filter)
 		}
 	}
-	_ = s.storeSubscriptions(removed) // they are there again after a restart
-	b.subscriptionsChanged(c, "unsubscribed", topics)
+	if err := b.subscriptionsChanged(c, "unsubscribed", topics, removed); err != nil {
+		return err
+	}
 	return c.queue(unsuback)
 }

@@ -2,10 +2,11 @@ package broker
 
 import (
 	"math/rand/v2"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
+
+	"example.com/fleety/device/awsiot"
 )
 
 const sharePrefix = "$share/"
@@ -164,13 +165,10 @@ func (n *topicNode) collect(found []match) []match {
 	return found
 }
 
-// levels are those of a filter where each wildcard is one of its own, # the last one [MQTT-4.7.1].
-var levels = regexp.MustCompile(`^((\+|[^+#/]*)/)*(\+|#|[^+#/]*)$`)
-
 // validFilter reports whether a filter keeps the rules for wildcards, and a share has a name
 // [MQTT-4.8.2].
 func validFilter(filter string) bool {
 	group, rest := splitShare(filter)
 	named := group != "" && !strings.ContainsAny(group, "+#")
-	return rest != "" && levels.MatchString(rest) && (named || !strings.HasPrefix(filter, sharePrefix))
+	return rest != "" && awsiot.ValidFilter(rest) && (named || !strings.HasPrefix(filter, sharePrefix))
 }

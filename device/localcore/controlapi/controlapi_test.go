@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iotdataplane"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/controlapi"
@@ -158,7 +159,7 @@ func start(t *testing.T) *environment {
 func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 	t.Helper()
 	arn := func(resource string) string { return arnPrefix + resource }
-	all, err := jobs.Open(jobs.Config{HasThing: c.HasThing, Members: c.Members, ARN: arn, Publish: func(jobs.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	all, err := jobs.Open(jobs.Config{HasThing: c.HasThing, Members: c.Members, ARN: arn, Publish: func(awsiot.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		panic(err)
 	}
@@ -183,7 +184,9 @@ func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 		Provisioning: provisioning.New(provisioning.Config{Registry: r, Authority: authority, ARN: arn, Now: time.Now}),
 		Session:      func(_, clientID string) *policy.Session { return &policy.Session{ClientID: clientID} }, Evaluate: evaluate,
 		Broker: c, Publish: c.publish, Shadows: shadows, Jobs: all, Rules: topicRules,
-		Tunnels: tunnel.New(tunnel.Config{ARN: arn, Region: "us-east-1", Publish: func(string, []byte) {}, Now: time.Now}),
+		Tunnels: tunnel.New(tunnel.Config{
+			ARN: arn, Region: "us-east-1", Publish: func(string, []byte) {}, Deleted: func(string) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		}),
 	})
 }
 

@@ -68,7 +68,7 @@ func ReadRequest(payload []byte) (q awsiot.JobsRequest, err error) {
 // follow.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
-func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)) {
+func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(awsiot.Message)) {
 	q, err := ReadRequest(payload)
 	if t.Operation == "" {
 		err = reject(awsiot.JobsInvalidTopic, "Topic %s is of no operation.", t)
@@ -77,7 +77,7 @@ func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)
 		now := s.config.Now().Unix()
 		if err == nil {
 			r.Timestamp, r.ClientToken = now, q.ClientToken
-			reply(Message{t.Accepted(), awsiot.EncodeJSON(r)})
+			reply(awsiot.Message{Topic: t.Accepted(), Payload: awsiot.EncodeJSON(r)})
 			return
 		}
 		e, ok := errors.AsType[*awsiot.JobsError](err)
@@ -88,7 +88,7 @@ func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)
 			e = reject(awsiot.JobsInternalError, "An internal error has occurred.")
 		}
 		e.Timestamp, e.ClientToken = now, q.ClientToken
-		reply(Message{t.Rejected(), awsiot.EncodeJSON(e)})
+		reply(awsiot.Message{Topic: t.Rejected(), Payload: awsiot.EncodeJSON(e)})
 	}
 	if err != nil {
 		respond(awsiot.JobsResponse{}, err)

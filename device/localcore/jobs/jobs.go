@@ -24,18 +24,12 @@ import (
 	"example.com/fleety/device/localcore/records"
 )
 
-// A Message is published by the service.
-type Message struct {
-	Topic   string
-	Payload []byte
-}
-
 // A Config says what the service stands on. All but Store must be set.
 type Config struct {
 	HasThing func(thing string) bool
 	Members  func(group string) (things []string, err error) // returns an error if there is no such thing group
 	ARN      func(resource string) string                    // returns the full name of a resource such as "thing/NAME"
-	Publish  func(Message)                                   // receives the notifications; it must not call the service
+	Publish  func(awsiot.Message)                            // receives the notifications; it must not call the service
 	Event    func(Event)                                     // receives the events of jobs, which it need not publish; it must not call the service
 	Store    records.Store                                   // nil for memory only
 	Now      func() time.Time
@@ -281,7 +275,7 @@ const maxListed = 10
 // that gained or lost an execution, notify-next one that begins with another.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-comm-notifications.html
-func (tx *change) notifications() (out []Message) {
+func (tx *change) notifications() (out []awsiot.Message) {
 	for _, thing := range slices.Sorted(maps.Keys(tx.before)) {
 		before, now := tx.before[thing], tx.pendingOf(thing)
 		other := func(e *Execution) bool { return !slices.Contains(before, e) }
@@ -290,7 +284,7 @@ func (tx *change) notifications() (out []Message) {
 			for _, e := range now[:min(len(now), maxListed)] {
 				list[e.Status] = append(list[e.Status], e.JobExecutionSummary)
 			}
-			out = append(out, Message{awsiot.JobsNotify(thing), awsiot.EncodeJSON(map[string]any{"timestamp": tx.now.Unix(), "jobs": list})})
+			out = append(out, awsiot.Message{Topic: awsiot.JobsNotify(thing), Payload: awsiot.EncodeJSON(map[string]any{"timestamp": tx.now.Unix(), "jobs": list})})
 		}
 		if !slices.Equal(before[:min(1, len(before))], now[:min(1, len(now))]) {
 			next := awsiot.JobsResponse{Timestamp: tx.now.Unix()}
@@ -298,7 +292,7 @@ func (tx *change) notifications() (out []Message) {
 				next.Execution = tx.describe(now[0], true)
 				next.Execution.ThingName, next.Execution.StatusDetails = "", nil // as in AWS's example
 			}
-			out = append(out, Message{awsiot.JobsNotifyNext(thing), awsiot.EncodeJSON(next)})
+			out = append(out, awsiot.Message{Topic: awsiot.JobsNotifyNext(thing), Payload: awsiot.EncodeJSON(next)})
 		}
 	}
 	return out

@@ -102,7 +102,7 @@ func (b *bench) restart() {
 		synctest.Wait()
 	}
 	s, err := jobs.Open(jobs.Config{HasThing: b.fleet.HasThing, Members: b.fleet.Members, ARN: arn, Store: b,
-		Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler), Publish: func(m jobs.Message) {
+		Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler), Publish: func(m awsiot.Message) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.published = append(b.published, m.Topic+" "+string(m.Payload))
@@ -141,7 +141,7 @@ func (b *bench) request(r string) string {
 		b.Fatalf("%s is no topic of a request", topic)
 	}
 	var replies []string
-	b.Handle(t, []byte(payload), func(m jobs.Message) {
+	b.Handle(t, []byte(payload), func(m awsiot.Message) {
 		replies = append(replies, strings.TrimPrefix(m.Topic, t.String()+"/")+" "+string(m.Payload))
 	})
 	if len(replies) != 1 {
@@ -830,7 +830,7 @@ func TestJobsControlPlane(t *testing.T) {
 func TestRequestFindsWhatTheRegistryGainedBefore(t *testing.T) {
 	t.Parallel()
 	f := fleet{"G": nil}
-	s, err := jobs.Open(jobs.Config{HasThing: f.HasThing, Members: f.Members, ARN: arn, Publish: func(jobs.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)}) // and no Run
+	s, err := jobs.Open(jobs.Config{HasThing: f.HasThing, Members: f.Members, ARN: arn, Publish: func(awsiot.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)}) // and no Run
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -873,7 +873,7 @@ func FuzzJobsRequest(f *testing.F) {
 		if parsed.String() != "$aws/things/"+topic {
 			t.Fatalf("%q parsed and printed is %q", topic, parsed)
 		}
-		s, err := jobs.Open(jobs.Config{HasThing: fleet{"": {"U"}}.HasThing, Members: fleet{}.Members, ARN: arn, Publish: func(jobs.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+		s, err := jobs.Open(jobs.Config{HasThing: fleet{"": {"U"}}.HasThing, Members: fleet{}.Members, ARN: arn, Publish: func(awsiot.Message) {}, Event: func(jobs.Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -881,7 +881,7 @@ func FuzzJobsRequest(f *testing.F) {
 			t.Fatal(err)
 		}
 		replies := 0
-		s.Handle(parsed, []byte(payload), func(m jobs.Message) {
+		s.Handle(parsed, []byte(payload), func(m awsiot.Message) {
 			replies++
 			if !json.Valid(m.Payload) {
 				t.Errorf("%s %s", m.Topic, m.Payload)

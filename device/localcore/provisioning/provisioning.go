@@ -81,17 +81,11 @@ type Request struct {
 	Event         func(event.Type) event.Event // returns an event about the client
 }
 
-// A Reply is the answer to a request.
-type Reply struct {
-	Topic   string
-	Payload []byte
-}
-
 // Answer does what a request asks for.
-func (s *Service) Answer(ctx context.Context, r Request) Reply {
+func (s *Service) Answer(ctx context.Context, r Request) awsiot.Message {
 	result, err := s.perform(ctx, r)
 	if err == nil {
-		return Reply{r.Topic.Accepted(), encode(r.Topic.Format, result)}
+		return awsiot.Message{Topic: r.Topic.Accepted(), Payload: encode(r.Topic.Format, result)}
 	}
 	e := rejectionOf(err)
 	return s.Reject(r, e.ErrorResponse, e.reason)
@@ -99,12 +93,12 @@ func (s *Service) Answer(ctx context.Context, r Request) Reply {
 
 // Reject returns the reply that rejects a request, and records it with a reason
 // that the device does not learn.
-func (s *Service) Reject(r Request, response awsiot.ErrorResponse, reason string) Reply {
+func (s *Service) Reject(r Request, response awsiot.ErrorResponse, reason string) awsiot.Message {
 	e := r.Event(event.Rejected)
 	e.Action, e.Operation, e.Topic = event.Provision, string(r.Topic.Operation), r.Topic.String()
 	e.Code, e.Reason = response.ErrorCode, reason
 	s.config.Record(e)
-	return Reply{r.Topic.Rejected(), encode(r.Topic.Format, response)}
+	return awsiot.Message{Topic: r.Topic.Rejected(), Payload: encode(r.Topic.Format, response)}
 }
 
 // record records an event of the operation.

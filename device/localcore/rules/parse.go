@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"example.com/fleety/device/awsiot"
 )
 
 const maxDepth = 96 // bounds how deeply expressions nest, operands counted
@@ -155,7 +157,7 @@ func (p *parser) selection(nested bool) *statement {
 		p.expect("FROM")
 		s.source = p.postfix()
 	} else if p.accept("FROM") {
-		if s.filter = p.take("a topic filter in single quotes", text); s.filter == "" || !filterPattern.MatchString(s.filter) || strings.HasPrefix(s.filter, IngestPrefix) {
+		if s.filter = p.take("a topic filter in single quotes", text); s.filter == "" || !awsiot.ValidFilter(s.filter) || strings.Contains(s.filter, "\x00") || strings.HasPrefix(s.filter, awsiot.IngestPrefix) {
 			p.fail("%q is no topic filter", s.filter)
 		}
 	}
@@ -191,9 +193,6 @@ func (p *parser) item(value bool) (i item) {
 	}
 	return i
 }
-
-// filterPattern is of topic filters: a wildcard is a level of its own, # the last one.
-var filterPattern = regexp.MustCompile(`^(?:(?:\+|[^+#/\x00]*)/)*(?:#|\+|[^+#/\x00]*)$`)
 
 func (p *parser) expression() expression { return p.binary(1) }
 

@@ -297,16 +297,13 @@ func (s *Service) Publish(m Message) {
 	}
 }
 
-// IngestPrefix begins the topics of Basic Ingest.
-const IngestPrefix = "$aws/rules/"
-
 // Ingest gives a message to one rule, past the broker: its topic begins with $aws/rules/NAME/,
 // which the rule does not see.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
 func (s *Service) Ingest(m Message) {
 	var name string
-	name, m.Topic, _ = strings.Cut(strings.TrimPrefix(m.Topic, IngestPrefix), "/")
+	name, m.Topic, _ = strings.Cut(strings.TrimPrefix(m.Topic, awsiot.IngestPrefix), "/")
 	s.mu.RLock()
 	r := s.rules[name]
 	s.mu.RUnlock()

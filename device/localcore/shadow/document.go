@@ -15,7 +15,7 @@ import (
 const (
 	maxClientToken    = 64    // bytes
 	requestsPerSecond = 20    // for one shadow
-	maxUnderway       = 10    // requests of one connection for one thing
+	maxUnderway       = 10    // requests of one connection
 	maxRates          = 10000 // shadows whose requests are counted
 )
 
@@ -29,12 +29,12 @@ func reject(code int, format string, args ...any) *awsiot.ShadowError {
 
 // Rejected returns the message about a request that failed. An error that is not an
 // [*awsiot.ShadowError] is answered as a failure of the service.
-func Rejected(t awsiot.ShadowTopic, err error) Message {
+func Rejected(t awsiot.ShadowTopic, err error) awsiot.Message {
 	e, ok := errors.AsType[*awsiot.ShadowError](err)
 	if !ok {
 		e = reject(500, "Internal service failure")
 	}
-	return Message{t.Rejected(), awsiot.EncodeJSON(e)}
+	return awsiot.Message{Topic: t.Rejected(), Payload: awsiot.EncodeJSON(e)}
 }
 
 // readRequest reads and checks the body of a request. The client token is set as soon as it is

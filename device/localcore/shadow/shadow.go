@@ -26,12 +26,6 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-data-flow.html
 const versionKept = 48 * time.Hour
 
-// A Message is published by the service.
-type Message struct {
-	Topic   string
-	Payload []byte
-}
-
 // A Config says what the service stands on. Now must be set.
 type Config struct {
 	Store        records.Store // nil for memory only
@@ -76,11 +70,11 @@ func Open(c Config) (*Service, error) {
 
 // Request carries out one request and returns what the service publishes: the accepted response
 // first. A rejected request returns an [*awsiot.ShadowError]; see [Rejected] for the message about
-// it. Any other error is of the store. ahead counts those of the same connection for the thing that
-// were under way when it came.
+// it. Any other error is of the store. ahead counts the requests of the same connection that were under
+// way when it came.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
-func (s *Service) Request(t awsiot.ShadowTopic, payload []byte, ahead int) (out []Message, err error) {
+func (s *Service) Request(t awsiot.ShadowTopic, payload []byte, ahead int) (out []awsiot.Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.config.Now()
@@ -97,9 +91,9 @@ func (s *Service) Request(t awsiot.ShadowTopic, payload []byte, ahead int) (out 
 	return out, err
 }
 
-func (s *Service) carryOut(t awsiot.ShadowTopic, q awsiot.ShadowDocument, now time.Time) (out []Message, err error) {
+func (s *Service) carryOut(t awsiot.ShadowTopic, q awsiot.ShadowDocument, now time.Time) (out []awsiot.Message, err error) {
 	publish := func(topic string, state, metadata any, version int64) {
-		out = append(out, Message{topic, awsiot.EncodeJSON(struct { // awsiot.ShadowDocument, whose state can be null
+		out = append(out, awsiot.Message{Topic: topic, Payload: awsiot.EncodeJSON(struct { // awsiot.ShadowDocument, whose state can be null
 			State       any    `json:"state,omitzero"`
 			Metadata    any    `json:"metadata,omitzero"`
 			Version     int64  `json:"version"`
@@ -160,7 +154,7 @@ func (s *Service) carryOut(t awsiot.ShadowTopic, q awsiot.ShadowDocument, now ti
 		if exists {
 			both.Previous = old.document()
 		}
-		out = append(out, Message{t.Documents(), awsiot.EncodeJSON(both)})
+		out = append(out, awsiot.Message{Topic: t.Documents(), Payload: awsiot.EncodeJSON(both)})
 	}
 	return out, nil
 }

@@ -60,7 +60,7 @@ func publish(t *testing.T, s *shadow.Service, request string) map[string]string 
 	}
 	messages, err := s.Request(topic, []byte(payload), 0)
 	if err != nil {
-		messages = []shadow.Message{shadow.Rejected(topic, err)}
+		messages = []awsiot.Message{shadow.Rejected(topic, err)}
 	}
 	prefix := strings.TrimSuffix(name, string(topic.Operation))
 	out := map[string]string{}
@@ -435,7 +435,7 @@ func TestRequestsInFlightAreLimited(t *testing.T) {
 		ahead  int
 		reject bool
 	}{{true, 9, false}, {true, 10, true}, {false, 10, false}} {
-		s, err := shadow.Open(shadow.Config{EnforceRates: test.rates})
+		s, err := shadow.Open(shadow.Config{EnforceRates: test.rates, Now: time.Now})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,16 +28,16 @@ const (
 	tokenBytes  = 256           // of randomness; AWS's tokens are as long
 )
 
-// A Config says what the service stands on. ARN, Region, Publish and Now are required.
+// A Config says what the service stands on. All of it must be set.
 type Config struct {
 	ARN    func(resource string) string // returns the full name of a resource such as "tunnel/ID"
 	Region string
 	// Publish receives the notifications of things. It must not call the service.
 	Publish      func(topic string, payload []byte)
-	Deleted      func(id string) // is called, if set, with the id of each tunnel that is deleted
+	Deleted      func(id string) // is called with the id of each tunnel that is deleted
 	EnforceRates bool            // limits the bandwidth of a tunnel to AWS's quota
 	Now          func() time.Time
-	Log          *slog.Logger // nil means discard
+	Log          *slog.Logger
 }
 
 // A Service holds the tunnels of one account. It is safe for concurrent use, and an http.Handler
@@ -141,13 +141,7 @@ type tunnel struct {
 }
 
 // New returns a service without tunnels.
-func New(c Config) *Service {
-	if c.Deleted == nil {
-		c.Deleted = func(string) {}
-	}
-	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
-	return &Service{config: c}
-}
+func New(c Config) *Service { return &Service{config: c} }
 
 func (s *Service) now() float64 { return float64(s.config.Now().UnixMilli()) / 1000 }
 

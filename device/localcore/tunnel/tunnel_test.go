@@ -2,6 +2,7 @@ package tunnel_test
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -44,6 +45,7 @@ func newAccount(t *testing.T) *account {
 			defer a.mu.Unlock()
 			return a.now
 		},
+		Log: slog.New(slog.DiscardHandler),
 	})
 	server := httptest.NewServer(a.Service)
 	t.Cleanup(func() { a.Close(); server.Close() })
