@@ -109,14 +109,3 @@ func newRoleAlias(name, role string, seconds time.Duration) registry.RoleAlias {
 func (a *api) roleAlias(alias registry.RoleAlias) object {
 	return a.ref("rolealias", "roleAlias", alias.Name)
 }
-
-func (a *api) roleAliasDescription(alias registry.RoleAlias) object {
-	return object{"roleAliasDescription": a.roleAlias(alias).with(object{
-		"roleArn": alias.RoleARN, "owner": a.Account, "credentialDurationSeconds": int64(alias.CredentialDuration.Seconds()),
-		"creationDate": epoch(alias.Created), "lastModifiedDate": epoch(alias.Modified),
-	})}
-}
-
-func (a *api) updateRoleAlias(alias registry.RoleAlias) (object, error) {
-	return a.roleAlias(alias), a.Registry.UpdateRoleAlias(alias)
-}

@@ -51,11 +51,6 @@ func (a *api) certificateSummary(c registry.Certificate) object {
 	return a.ref("cert", "certificateId", c.ID).with(object{"status": c.Status, "certificateMode": c.Mode, "creationDate": epoch(c.Created)})
 }
 
-func (a *api) certificateDescription(c registry.Certificate) object {
-	return object{"certificateDescription": a.certificateSummary(c).with(a.description(c)).
-		with(object{"transferData": object{}}).optional("caCertificateId", c.CAID)}
-}
-
 // description returns what the descriptions of certificates and of CA certificates have in common.
 func (a *api) description(c registry.Certificate) object {
 	return object{
@@ -100,9 +95,6 @@ func (a *api) registerCertificate(active bool, text, ca string, status registry.
 	return a.ref("cert", "certificateId", c.ID), err
 }
 
-// providerOperations is the one operation that a certificate provider can take over.
-var providerOperations = []string{"CreateCertificateFromCsr"}
-
 func (a *api) providerSummary(p registry.CertificateProvider) object {
 	return a.ref("certificateprovider", "certificateProviderName", p.Name)
 }
@@ -114,11 +106,7 @@ func (a *api) createCertificateProvider(name, function string, _ []string, _ str
 
 func (a *api) provider(p registry.CertificateProvider) object {
 	return a.providerSummary(p).with(object{
-		"lambdaFunctionArn": p.FunctionARN, "accountDefaultForOperations": providerOperations,
+		"lambdaFunctionArn": p.FunctionARN, "accountDefaultForOperations": []string{"CreateCertificateFromCsr"}, // the one that it can take over
 		"creationDate": epoch(p.Created), "lastModifiedDate": epoch(p.Modified),
 	})
-}
-
-func (a *api) updateCertificateProvider(name, function string, _ []string) (object, error) {
-	return a.providerSummary(registry.CertificateProvider{Name: name}), a.Registry.UpdateCertificateProvider(name, function)
 }

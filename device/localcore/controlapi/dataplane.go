@@ -92,12 +92,6 @@ func (a *api) retainedMessage(topic string) (object, error) {
 	return out.with(object{"userProperties": properties}), err
 }
 
-func (a *api) retainedMessages() []*broker.Message { return a.Broker.AllRetained() }
-
-func retainedSummary(m *broker.Message) object {
-	return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
-}
-
 func noConnection(id string) error {
 	return registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", awsiot.Clip(id))
 }
@@ -193,5 +187,3 @@ func (a *api) shadowRequest(o awsiot.ShadowOperation) any {
 		return messages[0].Payload, nil
 	}
 }
-
-func withTimestamp(list object) object { return list.with(object{"timestamp": time.Now().Unix()}) }

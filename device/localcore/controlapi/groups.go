@@ -27,10 +27,6 @@ func newThingGroup(name, parent string, p groupProperties) registry.ThingGroup {
 	}
 }
 
-func newBillingGroup(name string, p groupProperties) registry.ThingGroup {
-	return newThingGroup(name, "", p)
-}
-
 // group returns a description of a thing group or billing group: kind begins the names of its members.
 func (a *api) group(kind string, g registry.ThingGroup, ancestors ...string) object {
 	properties := object{}.optional(kind+"Description", g.Description)
@@ -51,12 +47,6 @@ func (a *api) groupCreated(kind string) func(registry.ThingGroup) object {
 	}
 }
 
-func (a *api) thingGroup(g registry.ThingGroup, ancestors []string) object {
-	return a.group("thingGroup", g, ancestors...)
-}
-
-func (a *api) billingGroup(g registry.ThingGroup) object { return a.group("billingGroup", g) }
-
 // updatedGroup is how a request changes a group.
 func updatedGroup(name string, p groupProperties, expectedVersion *int64) registry.ThingGroupUpdate {
 	return registry.ThingGroupUpdate{
@@ -75,8 +65,4 @@ func (a *api) listThingGroups(parent, prefix string, recursive *bool) (names []s
 		}
 	}
 	return names, err
-}
-
-func (a *api) billingGroupSummary(g registry.ThingGroup) object {
-	return a.ref("billinggroup", "groupName", g.Name)
 }

@@ -65,14 +65,6 @@ func executionKey(e jobs.Execution) string {
 	return fmt.Sprintf("%s %s %020d", e.ThingName, e.JobID, e.ExecutionNumber)
 }
 
-func (a *api) executionOfThing(e jobs.Execution) object {
-	return object{"thingArn": a.ARN("thing/" + e.ThingName), "jobExecutionSummary": executionSummary(e)}
-}
-
-func executionOfJob(e jobs.Execution) object {
-	return object{"jobId": e.JobID, "jobExecutionSummary": executionSummary(e)}
-}
-
 func (a *api) jobExecution(e jobs.Execution) object {
 	out := executionSummary(e).with(object{
 		"jobId": e.JobID, "thingArn": a.ARN("thing/" + e.ThingName), "versionNumber": e.VersionNumber,

@@ -3,10 +3,14 @@ package controlapi
 import (
 	_ "embed"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/jobs"
+	"example.com/fleety/device/localcore/registry"
 )
 
 // operations lists the operations that are emulated. Names, paths and parameters
@@ -15,21 +19,28 @@ func (a *api) operations() []operation {
 	r := a.Registry
 	return []operation{
 		op("CreateThing", "POST /things/{thingName} thingTypeName billingGroupName attributePayload", a.createThing),
-		op("DescribeThing", "GET /things/{thingName}", r.DescribeThing, a.thingDescription),
+		op("DescribeThing", "GET /things/{thingName}", r.DescribeThing, func(t registry.Thing) object {
+			return a.thing(t).with(object{"thingId": t.ID, "defaultClientId": t.Name}).optional("billingGroupName", t.BillingGroup)
+		}),
 		op("UpdateThing", "PATCH /things/{thingName} *", r.UpdateThing),
 		op("DeleteThing", "DELETE /things/{thingName}?expectedVersion", r.DeleteThing),
 		op("ListThings", "GET /things?attributeName&attributeValue&thingTypeName&usePrefixAttributeValue",
 			a.listThings, page("things", thingName, a.thing)),
 
-		op("CreateThingType", "POST /thing-types/{thingTypeName} thingTypeProperties", newThingType, r.CreateThingType, a.thingTypeCreated),
-		op("DescribeThingType", "GET /thing-types/{thingTypeName}", r.DescribeThingType, a.thingTypeDescription),
+		op("CreateThingType", "POST /thing-types/{thingTypeName} thingTypeProperties", newThingType, r.CreateThingType,
+			func(t registry.ThingType) object {
+				return a.ref("thingtype", "thingTypeName", t.Name).with(object{"thingTypeId": t.ID})
+			}),
+		op("DescribeThingType", "GET /thing-types/{thingTypeName}", r.DescribeThingType,
+			func(t registry.ThingType) object { return a.thingType(t).with(object{"thingTypeId": t.ID}) }),
 		op("UpdateThingType", "PATCH /thing-types/{thingTypeName} thingTypeProperties", newThingType, r.UpdateThingType),
 		op("DeprecateThingType", "POST /thing-types/{thingTypeName}/deprecate undoDeprecate", r.DeprecateThingType),
 		op("DeleteThingType", "DELETE /thing-types/{thingTypeName}", r.DeleteThingType),
 		op("ListThingTypes", "GET /thing-types?thingTypeName", r.ListThingTypes, page("thingTypes", thingTypeName, a.thingType)),
 
 		op("CreateThingGroup", "POST /thing-groups/{thingGroupName} parentGroupName thingGroupProperties", newThingGroup, r.CreateThingGroup, a.groupCreated("thingGroup")),
-		op("DescribeThingGroup", "GET /thing-groups/{thingGroupName}", r.DescribeThingGroup, a.thingGroup),
+		op("DescribeThingGroup", "GET /thing-groups/{thingGroupName}", r.DescribeThingGroup,
+			func(g registry.ThingGroup, ancestors []string) object { return a.group("thingGroup", g, ancestors...) }),
 		op("UpdateThingGroup", "PATCH /thing-groups/{thingGroupName} thingGroupProperties expectedVersion", updatedGroup, r.UpdateThingGroup, groupVersion),
 		op("DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}?expectedVersion", r.DeleteThingGroup),
 		op("ListThingGroups", "GET /thing-groups?parentGroup&namePrefixFilter&recursive", a.listThingGroups, page("thingGroups", self, a.groupSummary)),
@@ -44,12 +55,14 @@ func (a *api) operations() []operation {
 		op("ListThingGroupsForThing", "GET /things/{thingName}/thing-groups", r.ListThingGroupsForThing, page("thingGroups", self, a.groupSummary)),
 		op("ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things?recursive", r.ListThingsInThingGroup, page("things", self, self)),
 
-		op("CreateBillingGroup", "POST /billing-groups/{billingGroupName} billingGroupProperties", newBillingGroup, r.CreateBillingGroup, a.groupCreated("billingGroup")),
-		op("DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", r.DescribeBillingGroup, a.billingGroup),
+		op("CreateBillingGroup", "POST /billing-groups/{billingGroupName} billingGroupProperties",
+			func(name string, p groupProperties) registry.ThingGroup { return newThingGroup(name, "", p) }, r.CreateBillingGroup, a.groupCreated("billingGroup")),
+		op("DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", r.DescribeBillingGroup,
+			func(g registry.ThingGroup) object { return a.group("billingGroup", g) }),
 		op("UpdateBillingGroup", "PATCH /billing-groups/{billingGroupName} billingGroupProperties expectedVersion", updatedGroup, r.UpdateBillingGroup, groupVersion),
 		op("DeleteBillingGroup", "DELETE /billing-groups/{billingGroupName}?expectedVersion", r.DeleteBillingGroup),
 		op("ListBillingGroups", "GET /billing-groups?namePrefixFilter",
-			r.ListBillingGroups, page("billingGroups", billingGroupName, a.billingGroupSummary)),
+			r.ListBillingGroups, page("billingGroups", billingGroupName, func(g registry.ThingGroup) object { return a.ref("billinggroup", "groupName", g.Name) })),
 		op("AddThingToBillingGroup", "PUT /billing-groups/addThingToBillingGroup thingName billingGroupName", r.AddThingToBillingGroup),
 		op("RemoveThingFromBillingGroup", "PUT /billing-groups/removeThingFromBillingGroup thingName billingGroupName", r.RemoveThingFromBillingGroup),
 		op("ListThingsInBillingGroup", "GET /billing-groups/{billingGroupName}/things", r.ListThingsInBillingGroup, page("things", self, self)),
@@ -59,7 +72,10 @@ func (a *api) operations() []operation {
 		op("ListTagsForResource", "GET /tags?resourceArn", a.tagsOf, page("tags", tagKey, self[tag])),
 
 		op("RegisterCertificateWithoutCA", "POST /certificate/register-no-ca certificatePem status", a.registerCertificateWithoutCA),
-		op("DescribeCertificate", "GET /certificates/{certificateId}", r.DescribeCertificate, a.certificateDescription),
+		op("DescribeCertificate", "GET /certificates/{certificateId}", r.DescribeCertificate, func(c registry.Certificate) object {
+			return object{"certificateDescription": a.certificateSummary(c).with(a.description(c)).
+				with(object{"transferData": object{}}).optional("caCertificateId", c.CAID)}
+		}),
 		op("UpdateCertificate", "PUT /certificates/{certificateId}?newStatus", r.UpdateCertificate),
 		op("DeleteCertificate", "DELETE /certificates/{certificateId}?forceDelete", r.DeleteCertificate),
 		op("ListCertificates", "GET /certificates", r.ListCertificates, page("certificates", certificateAge, a.certificateSummary)),
@@ -81,12 +97,16 @@ func (a *api) operations() []operation {
 			"POST /certificate-providers/{certificateProviderName} lambdaFunctionArn accountDefaultForOperations clientToken", a.createCertificateProvider),
 		op("DescribeCertificateProvider", "GET /certificate-providers/{certificateProviderName}", r.DescribeCertificateProvider, a.provider),
 		op("UpdateCertificateProvider", "PUT /certificate-providers/{certificateProviderName} lambdaFunctionArn accountDefaultForOperations",
-			a.updateCertificateProvider),
+			func(name, function string, _ []string) (object, error) {
+				return a.providerSummary(registry.CertificateProvider{Name: name}), r.UpdateCertificateProvider(name, function)
+			}),
 		op("DeleteCertificateProvider", "DELETE /certificate-providers/{certificateProviderName}", r.DeleteCertificateProvider),
 		op("ListCertificateProviders", "GET /certificate-providers/{$}",
 			r.ListCertificateProviders, page("certificateProviders", providerName, a.providerSummary)),
 
-		op("CreatePolicy", "POST /policies/{policyName} policyDocument", r.CreatePolicy, a.newPolicy),
+		op("CreatePolicy", "POST /policies/{policyName} policyDocument", r.CreatePolicy, func(p registry.Policy) object {
+			return a.policySummary(p).with(object{"policyDocument": p.Default().Document, "policyVersionId": strconv.Itoa(p.DefaultVersion)})
+		}),
 		op("GetPolicy", "GET /policies/{policyName}", r.GetPolicy, a.policy),
 		op("DeletePolicy", "DELETE /policies/{policyName}", r.DeletePolicy),
 		op("ListPolicies", "GET /policies", r.ListPolicies, page("policies", policyAge, a.policySummary)),
@@ -104,16 +124,26 @@ func (a *api) operations() []operation {
 		op("AttachPrincipalPolicy", "PUT /principal-policies/{policyName} X-Amzn-Iot-Principal", r.AttachPolicy),
 		op("DetachPrincipalPolicy", "DELETE /principal-policies/{policyName} X-Amzn-Iot-Principal", r.DetachPolicy),
 		op("ListPrincipalPolicies", "GET /principal-policies X-Amzn-Iot-Principal", a.principalPolicies, page("policies", policyAge, a.policySummary)),
-		op("ListPolicyPrincipals", "GET /policy-principals X-Amzn-Iot-Policy", a.policyPrincipals, page("principals", a.targetAge, a.targetARN)),
-		op("AttachThingPrincipal", "PUT /things/{thingName}/principals?thingPrincipalType X-Amzn-Principal", a.attachThingPrincipal),
+		op("ListPolicyPrincipals", "GET /policy-principals X-Amzn-Iot-Policy", func(policy string) ([]registry.Target, error) {
+			targets, err := r.ListTargetsForPolicy(policy)
+			return slices.DeleteFunc(targets, func(t registry.Target) bool { _, group := t.ThingGroup(); return group }), err
+		}, page("principals", a.targetAge, a.targetARN)),
+		op("AttachThingPrincipal", "PUT /things/{thingName}/principals?thingPrincipalType X-Amzn-Principal",
+			func(thing string, kind registry.PrincipalType, certificateID string) error {
+				return r.AttachThingPrincipal(thing, certificateID, kind)
+			}),
 		op("DetachThingPrincipal", "DELETE /things/{thingName}/principals X-Amzn-Principal", r.DetachThingPrincipal),
 		op("ListThingPrincipals", "GET /things/{thingName}/principals",
 			r.ListThingPrincipals, page("principals", attachedCertificate, a.attachedPrincipal)),
 		op("ListThingPrincipalsV2", "GET /things/{thingName}/principals-v2?thingPrincipalType",
-			ofType("thingName", r.ListThingPrincipals), page("thingPrincipalObjects", attachedCertificate, a.thingPrincipal)),
+			ofType("thingName", r.ListThingPrincipals), page("thingPrincipalObjects", attachedCertificate, func(at registry.Attachment) object {
+				return object{"principal": a.attachedPrincipal(at), "thingPrincipalType": at.Type}
+			})),
 		op("ListPrincipalThings", "GET /principals/things X-Amzn-Principal", r.ListPrincipalThings, page("things", attachedThing, attachedThing)),
 		op("ListPrincipalThingsV2", "GET /principals/things-v2?thingPrincipalType X-Amzn-Principal",
-			ofType("X-Amzn-Principal", r.ListPrincipalThings), page("principalThingObjects", attachedThing, principalThing)),
+			ofType("X-Amzn-Principal", r.ListPrincipalThings), page("principalThingObjects", attachedThing, func(at registry.Attachment) object {
+				return object{"thingName": at.Thing, "thingPrincipalType": at.Type}
+			})),
 
 		op("CreateProvisioningTemplate", "POST /provisioning-templates "+
 			"templateName description templateBody enabled provisioningRoleArn preProvisioningHook type", a.createProvisioningTemplate),
@@ -128,8 +158,14 @@ func (a *api) operations() []operation {
 		op("DeleteProvisioningTemplateVersion", "DELETE /provisioning-templates/{templateName}/versions/{versionId}", r.DeleteProvisioningTemplateVersion),
 
 		op("CreateRoleAlias", "POST /role-aliases/{roleAlias} roleArn credentialDurationSeconds", newRoleAlias, r.CreateRoleAlias, a.roleAlias),
-		op("DescribeRoleAlias", "GET /role-aliases/{roleAlias}", r.DescribeRoleAlias, a.roleAliasDescription),
-		op("UpdateRoleAlias", "PUT /role-aliases/{roleAlias} roleArn credentialDurationSeconds", newRoleAlias, a.updateRoleAlias),
+		op("DescribeRoleAlias", "GET /role-aliases/{roleAlias}", r.DescribeRoleAlias, func(alias registry.RoleAlias) object {
+			return object{"roleAliasDescription": a.roleAlias(alias).with(object{
+				"roleArn": alias.RoleARN, "owner": a.Account, "credentialDurationSeconds": int64(alias.CredentialDuration.Seconds()),
+				"creationDate": epoch(alias.Created), "lastModifiedDate": epoch(alias.Modified),
+			})}
+		}),
+		op("UpdateRoleAlias", "PUT /role-aliases/{roleAlias} roleArn credentialDurationSeconds", newRoleAlias,
+			func(alias registry.RoleAlias) (object, error) { return a.roleAlias(alias), r.UpdateRoleAlias(alias) }),
 		op("DeleteRoleAlias", "DELETE /role-aliases/{roleAlias}", r.DeleteRoleAlias),
 		op("ListRoleAliases", "GET /role-aliases", r.ListRoleAliases, page("roleAliases", roleAliasName, roleAliasName)),
 
@@ -149,7 +185,9 @@ func (a *api) operations() []operation {
 		op("Publish", "POST /topics/{topic...}?qos&retain&contentType&responseTopic&messageExpiry", (*request).message, a.Publish),
 
 		op("GetRetainedMessage", "GET /retainedMessage/{topic...}", a.retainedMessage),
-		op("ListRetainedMessages", "GET /retainedMessage", a.retainedMessages, page("retainedTopics", retainedTopic, retainedSummary)),
+		op("ListRetainedMessages", "GET /retainedMessage", func() []*broker.Message { return a.Broker.AllRetained() }, page("retainedTopics", retainedTopic, func(m *broker.Message) object {
+			return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
+		})),
 
 		op("DeleteConnection", "DELETE /connections/{clientId}?cleanSession&preventWillMessage", a.deleteConnection),
 		op("GetConnection", "GET /connections/{clientId}?includeSocketInformation", a.connection),
@@ -160,7 +198,8 @@ func (a *api) operations() []operation {
 		op("UpdateThingShadow", "POST /things/{thingName}/shadow?name", a.shadowRequest(awsiot.UpdateShadow)),
 		op("DeleteThingShadow", "DELETE /things/{thingName}/shadow?name", a.shadowRequest(awsiot.DeleteShadow)),
 		op("ListNamedShadowsForThing", "GET /api/things/shadow/ListNamedShadowsForThing/{thingName}",
-			a.Shadows.NamedShadows, page("results", self, self[string]), withTimestamp),
+			a.Shadows.NamedShadows, page("results", self, self[string]),
+			func(list object) object { return list.with(object{"timestamp": time.Now().Unix()}) }),
 
 		op("CreateJob", "PUT /jobs/{jobId} *", a.Jobs.CreateJob, jobSummary),
 		op("DescribeJob", "GET /jobs/{jobId}", a.Jobs.DescribeJob, jobDescription),
@@ -171,9 +210,13 @@ func (a *api) operations() []operation {
 		op("GetJobDocument", "GET /jobs/{jobId}/job-document", a.Jobs.DescribeJob, func(j jobs.Job) object { return object{"document": j.Document} }),
 		op("ListJobs", "GET /jobs?status&targetSelection&thingGroupName", a.listJobs, page("jobs", newestJob, jobListed)),
 		op("ListJobExecutionsForJob", "GET /jobs/{jobId}/things?status",
-			a.Jobs.JobExecutions, page("executionSummaries", executionKey, a.executionOfThing)),
+			a.Jobs.JobExecutions, page("executionSummaries", executionKey, func(e jobs.Execution) object {
+				return object{"thingArn": a.ARN("thing/" + e.ThingName), "jobExecutionSummary": executionSummary(e)}
+			})),
 		op("ListJobExecutionsForThing", "GET /things/{thingName}/jobs?status&jobId",
-			a.Jobs.ThingExecutions, page("executionSummaries", executionKey, executionOfJob)),
+			a.Jobs.ThingExecutions, page("executionSummaries", executionKey, func(e jobs.Execution) object {
+				return object{"jobId": e.JobID, "jobExecutionSummary": executionSummary(e)}
+			})),
 		op("DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}?executionNumber", a.Jobs.DescribeJobExecution, a.jobExecution),
 		op("CancelJobExecution", "PUT /things/{thingName}/jobs/{jobId}/cancel?force expectedVersion statusDetails", a.Jobs.CancelJobExecution),
 		op("DeleteJobExecution", "DELETE /things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}?force", a.Jobs.DeleteJobExecution),

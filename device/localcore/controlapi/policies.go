@@ -11,10 +11,6 @@ func (a *api) policyName(name string) object { return a.ref("policy", "policyNam
 
 func (a *api) policySummary(p registry.Policy) object { return a.policyName(p.Name) }
 
-func (a *api) newPolicy(p registry.Policy) object {
-	return a.policySummary(p).with(object{"policyDocument": p.Default().Document, "policyVersionId": strconv.Itoa(p.DefaultVersion)})
-}
-
 func (a *api) policy(p registry.Policy) object {
 	return a.policySummary(p).with(object{
 		"policyDocument": p.Default().Document, "defaultVersionId": strconv.Itoa(p.DefaultVersion),
@@ -60,21 +56,12 @@ func (a *api) principalPolicies(principal registry.Target) (all []registry.Polic
 	return all, err
 }
 
-func (a *api) policyPrincipals(policy string) ([]registry.Target, error) {
-	targets, err := a.Registry.ListTargetsForPolicy(policy)
-	return slices.DeleteFunc(targets, func(t registry.Target) bool { _, group := t.ThingGroup(); return group }), err
-}
-
 // targetAge puts certificates in the order of their creation, and Cognito
 // identities, whose age is not known, before them.
 func (a *api) targetAge(t registry.Target) string {
 	id, _ := t.Certificate()
 	c, _ := a.Registry.CertificateByID(id)
 	return ageKey(c.Created, string(t))
-}
-
-func (a *api) attachThingPrincipal(thing string, kind registry.PrincipalType, certificateID string) error {
-	return a.Registry.AttachThingPrincipal(thing, certificateID, kind)
 }
 
 // ofType returns what lists the attachments of the thing or certificate that a parameter names, those of one
@@ -89,12 +76,4 @@ func ofType(parameter string, list func(string) ([]registry.Attachment, error)) 
 
 func (a *api) attachedPrincipal(at registry.Attachment) string {
 	return a.ARN("cert/" + at.CertificateID)
-}
-
-func (a *api) thingPrincipal(at registry.Attachment) object {
-	return object{"principal": a.attachedPrincipal(at), "thingPrincipalType": at.Type}
-}
-
-func principalThing(at registry.Attachment) object {
-	return object{"thingName": at.Thing, "thingPrincipalType": at.Type}
 }

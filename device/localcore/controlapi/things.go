@@ -21,10 +21,6 @@ func (a *api) thing(t registry.Thing) object {
 	return a.ref("thing", "thingName", t.Name).with(object{"attributes": attributes, "version": t.Version}).optional("thingTypeName", t.Type)
 }
 
-func (a *api) thingDescription(t registry.Thing) object {
-	return a.thing(t).with(object{"thingId": t.ID, "defaultClientId": t.Name}).optional("billingGroupName", t.BillingGroup)
-}
-
 // listThings rejects the combinations that AWS rejects: a type and an attribute,
 // in AWS's own words, and a value without an attribute.
 func (a *api) listThings(attribute, attributeValue, kind string, prefix bool) ([]registry.Thing, error) {
@@ -70,10 +66,6 @@ func newThingType(name string, p thingTypeProperties) registry.ThingType {
 	}
 }
 
-func (a *api) thingTypeCreated(t registry.ThingType) object {
-	return a.ref("thingtype", "thingTypeName", t.Name).with(object{"thingTypeId": t.ID})
-}
-
 // thingType returns what a description and a list have in common.
 func (a *api) thingType(t registry.ThingType) object {
 	metadata := object{"deprecated": t.Deprecated, "creationDate": epoch(t.Created)}
@@ -85,8 +77,4 @@ func (a *api) thingType(t registry.ThingType) object {
 		properties["mqtt5Configuration"] = object{"propagatingAttributes": t.Propagating}
 	}
 	return a.ref("thingtype", "thingTypeName", t.Name).with(object{"thingTypeProperties": properties, "thingTypeMetadata": metadata})
-}
-
-func (a *api) thingTypeDescription(t registry.ThingType) object {
-	return a.thingType(t).with(object{"thingTypeId": t.ID})
 }
