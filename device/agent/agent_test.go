@@ -202,6 +202,23 @@ func TestSocketOfAnotherProgramStaysItsOwn(t *testing.T) {
 	}
 }
 
+// A place where there can be no socket is the fault of agent.socket, and not of the disk.
+func TestPlaceWithoutASocketIsAnErrorOfListening(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	file := w.config.Socket
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, place := range []string{file, file + "/api.sock", file + "/run/api.sock", "/proc/none/api.sock"} {
+		w.config.Socket = place
+		err := agent.Run(t.Context(), w.config)
+		if e, ok := errors.AsType[*net.OpError](err); !ok || e.Op != "listen" {
+			t.Errorf("%s: the agent ended with %v", place, err)
+		}
+	}
+}
+
 // What is in the outbox when an agent is stopped is sent before it disconnects.
 func TestStoppedAgentDrainsItsOutbox(t *testing.T) {
 	t.Parallel()

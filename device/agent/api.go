@@ -145,7 +145,7 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 // replaced, also another user's; one where a program listens, as another device's agent, is not.
 func listen(socket string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
-		return nil, err
+		return nil, &net.OpError{Op: "listen", Net: "unix", Err: err} // what is wrong is the socket's place, here and below
 	}
 	if info, err := os.Lstat(socket); err == nil && info.Mode()&os.ModeSocket != 0 {
 		switch conn, err := net.Dial("unix", socket); {
@@ -154,7 +154,7 @@ func listen(socket string) (net.Listener, error) {
 		case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EPROTOTYPE): // it is busy, or takes no streams
 		default:
 			if err := os.Remove(socket); err != nil {
-				return nil, err
+				return nil, &net.OpError{Op: "listen", Net: "unix", Err: err}
 			}
 		}
 	}
@@ -164,7 +164,7 @@ func listen(socket string) (net.Listener, error) {
 	}
 	if err := os.Chmod(socket, 0o660); err != nil {
 		l.Close()
-		return nil, err
+		return nil, &net.OpError{Op: "listen", Net: "unix", Err: err}
 	}
 	return apiListener{netutil.LimitListener(l, maxConnections)}, nil
 }
