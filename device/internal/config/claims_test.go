@@ -15,20 +15,20 @@ import (
 
 // Several claims are tried in the order of the configuration, those of the plain keys first.
 func TestClaimsAreInTheOrderOfTheConfiguration(t *testing.T) {
-	one, two, plain := config.Claim{CertificatePath: "1.pem", PrivateKeyPath: "1.key"}, config.Claim{CertificatePath: "/2.pem", PrivateKeyPath: "2.key"},
-		config.Claim{CertificatePath: "c.pem", PrivateKeyPath: "c.key"}
-	byDefault := config.Claim{CertificatePath: "certs/fleet-provisioning.certificate.pem", PrivateKeyPath: "certs/fleet-provisioning.private.key"}
+	one, two, plain := config.Paths{CertificatePath: "1.pem", PrivateKeyPath: "1.key"}, config.Paths{CertificatePath: "/2.pem", PrivateKeyPath: "2.key"},
+		config.Paths{CertificatePath: "c.pem", PrivateKeyPath: "c.key"}
+	byDefault := config.Paths{CertificatePath: "certs/fleet-provisioning.certificate.pem", PrivateKeyPath: "certs/fleet-provisioning.private.key"}
 	for name, test := range map[string]struct {
 		bootstrap string
 		environ   []string
-		want      []config.Claim
+		want      []config.Paths
 	}{
-		"none":            {"", nil, []config.Claim{byDefault}},
-		"list alone":      {"claims: [{certificatepath: 1.pem, privatekeypath: 1.key}, {certificatepath: /2.pem, privatekeypath: 2.key}]", nil, []config.Claim{one, two}},
-		"keys and list":   {"certificatepath: c.pem\n  privatekeypath: c.key\n  claims:\n    - {CertificatePath: 1.pem, PRIVATEKEYPATH: 1.key}", nil, []config.Claim{plain, one}},
-		"empty list":      {"claims: []", nil, []config.Claim{byDefault}},
-		"nothing":         {"claims:", nil, []config.Claim{byDefault}},
-		"the environment": {"claims: []", []string{`IOT_DEVICE_BOOTSTRAP_CLAIMS=[{"certificatepath":"1.pem","privatekeypath":"1.key"}]`}, []config.Claim{one}},
+		"none":            {"", nil, []config.Paths{byDefault}},
+		"list alone":      {"claims: [{certificatepath: 1.pem, privatekeypath: 1.key}, {certificatepath: /2.pem, privatekeypath: 2.key}]", nil, []config.Paths{one, two}},
+		"keys and list":   {"certificatepath: c.pem\n  privatekeypath: c.key\n  claims:\n    - {CertificatePath: 1.pem, PRIVATEKEYPATH: 1.key}", nil, []config.Paths{plain, one}},
+		"empty list":      {"claims: []", nil, []config.Paths{byDefault}},
+		"nothing":         {"claims:", nil, []config.Paths{byDefault}},
+		"the environment": {"claims: []", []string{`IOT_DEVICE_BOOTSTRAP_CLAIMS=[{"certificatepath":"1.pem","privatekeypath":"1.key"}]`}, []config.Paths{one}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := load(t, good+"bootstrap:\n  "+test.bootstrap+"\n", config.Sources{Environ: test.environ})

@@ -105,7 +105,7 @@ type Config struct {
 
 	Server    Server    `key:"server"`
 	Bootstrap Bootstrap `key:"bootstrap"`
-	Primary   Primary   `key:"primary"`
+	Primary   Paths     `key:"primary"` // of the device's own identity; empty unless they were set: then STATEDIR/THINGNAME.*
 	Agent     Agent     `key:"agent"`
 
 	Warnings []string // about settings that are ignored or unwise, in sentences
@@ -132,7 +132,7 @@ type Server struct {
 type Bootstrap struct {
 	PrivateKeyPath       string            `key:"privatekeypath,path"`
 	CertificatePath      string            `key:"certificatepath,path"`
-	Claims               []Claim           `key:"claims"`                 // further ones, tried in turn; see [Config.AllClaims]
+	Claims               []Paths           `key:"claims"`                 // further ones, tried in turn; see [Config.AllClaims]
 	CACertificatePath    string            `key:"cacertificatepath,path"` // also used with the device's own identity; see [Files]
 	ProvisioningTemplate string            `key:"provisioningTemplate"`
 	Keys                 Keys              `key:"keys"`
@@ -141,15 +141,8 @@ type Bootstrap struct {
 	Parameters           map[string]string `key:"parameters" entry:"template parameter"` // besides serialNumber, deviceLocation and author
 }
 
-// A Claim names the files of a claim certificate and its private key, which may be one file.
-type Claim struct {
-	CertificatePath string `key:"certificatepath,path"`
-	PrivateKeyPath  string `key:"privatekeypath,path"`
-}
-
-// Primary is where the device's own identity is kept. Both are empty unless they were set: then the
-// place is STATEDIR/THINGNAME.*.
-type Primary struct {
+// Paths name the files of a certificate and its private key, which may be one file for a claim.
+type Paths struct {
 	CertificatePath string `key:"certificatepath,path"`
 	PrivateKeyPath  string `key:"privatekeypath,path"`
 }
@@ -262,14 +255,14 @@ func splitHostPort(endpoint string) (host string, port int) {
 
 // AllClaims are the claims in the order in which they are tried: that of CertificatePath and
 // PrivateKeyPath, then Claims. The default paths count only where Claims is empty.
-func (c *Config) AllClaims() []Claim {
-	first := Claim{c.Bootstrap.CertificatePath, c.Bootstrap.PrivateKeyPath}
+func (c *Config) AllClaims() []Paths {
+	first := Paths{c.Bootstrap.CertificatePath, c.Bootstrap.PrivateKeyPath}
 	_, certificate := c.origins[claimCertificateKey]
 	_, key := c.origins[claimPrivateKey]
 	if len(c.Bootstrap.Claims) > 0 && !certificate && !key {
 		return c.Bootstrap.Claims
 	}
-	return append([]Claim{first}, c.Bootstrap.Claims...)
+	return append([]Paths{first}, c.Bootstrap.Claims...)
 }
 
 // Addresses returns the services as HOST:PORT.

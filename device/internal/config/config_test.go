@@ -62,7 +62,7 @@ func TestLoadReadsEveryKeyOfTheDocumentedFile(t *testing.T) {
 			Afterwards:           config.AfterwardsKeep,
 			Parameters:           map[string]string{},
 		},
-		Primary: config.Primary{
+		Primary: config.Paths{
 			CertificatePath: "certs/fleety_2974685.certificate.pem",
 			PrivateKeyPath:  "certs/fleety_2974685.private.key",
 		},
@@ -191,7 +191,7 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 			PrivateKeyPath: "a", CertificatePath: "b", CACertificatePath: "c", ProvisioningTemplate: "T",
 			Keys: config.KeysService, Afterwards: config.AfterwardsRemove, Parameters: map[string]string{"floor": "3", "room": "7"},
 		},
-		Primary: config.Primary{CertificatePath: "d", PrivateKeyPath: "e"},
+		Primary: config.Paths{CertificatePath: "d", PrivateKeyPath: "e"},
 		Agent: config.Agent{Socket: "g", RotateAfter: time.Hour, Outbox: config.Outbox{MaxBytes: 3 << 20, MaxAge: time.Minute},
 			Tunnel: config.Tunnel{Services: map[string]string{"SSH": "22"}, Endpoint: "localhost:1"},
 			Jobs:   config.Jobs{Handlers: "h", Allow: []string{"reboot.sh", "rotate"}, Downloads: "i", PublicKey: "j", StepTimeout: 2 * time.Minute}},

@@ -105,7 +105,7 @@ func (c *Config) RootsFrom() string {
 
 // readClaim reads a claim certificate and its key, which may be in one file. The keys are those of
 // the configuration that name them.
-func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (*tls.Certificate, Problems) {
+func (c *Config) readClaim(paths Paths, certificateKey, privateKey string) (*tls.Certificate, Problems) {
 	chain, found := readPEM(c, certificateKey, paths.CertificatePath, remedyForClaim, awsiot.Certificates)
 	signer, foundInKey := readPEM(c, privateKey, paths.PrivateKeyPath, remedyForClaim, awsiot.PrivateKey)
 	if found = append(found, foundInKey...); found != nil {

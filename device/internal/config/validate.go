@@ -131,7 +131,7 @@ func (v *validation) bootstrap() {
 	}
 	for i, claim := range b.Claims {
 		if claim.CertificatePath == "" || claim.PrivateKeyPath == "" {
-			v.bad(claimsKey, "write it as "+formOf(reflect.TypeFor[Claim]()), "claim %d of %s lacks a path", i+1, claimsKey)
+			v.bad(claimsKey, "write it as "+formOf(reflect.TypeFor[Paths]()), "claim %d of %s lacks a path", i+1, claimsKey)
 		}
 	}
 }

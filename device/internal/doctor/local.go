@@ -109,7 +109,7 @@ func (r *run) rootBundle(_ context.Context, name string) {
 
 // claimFiles checks the claim as bootstrap does. A wrong clock has a check of its own.
 func (r *run) claimFiles(_ context.Context, name string) {
-	isHere := func(c config.Claim) bool {
+	isHere := func(c config.Paths) bool {
 		_, err := os.Stat(c.PrivateKeyPath)
 		return !errors.Is(err, fs.ErrNotExist)
 	}
