@@ -155,7 +155,7 @@ func (v *validation) agent() {
 		if at := slices.IndexFunc(taken, func(path string) bool {
 			return path != "" && s.File != "" && osfile.Locate(path).Same(osfile.Locate(s.File))
 		}); at >= 0 {
-			v.bad(shadowsKey, "choose another file", "shadow %q would replace %s, which is also %s", s.Name, s.File, taken[at])
+			v.bad(shadowsKey, "choose another file", "shadow %q would replace %s, which another setting or the identity has, as %s", s.Name, s.File, taken[at])
 		}
 		taken = append(taken, s.File, s.Program)
 		if s.Name != "" && !awsiot.ShadowNames.Valid(s.Name) {
