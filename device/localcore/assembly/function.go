@@ -2,7 +2,6 @@ package assembly
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -37,17 +36,27 @@ func (r *resolver) functionOf(at place, arn string) *Function {
 }
 
 // invoked returns the functions of this stack that a rule invokes.
-func (r *resolver) invoked(rule string, payload json.RawMessage) (functions []*Function) {
-	type action struct{ Lambda struct{ FunctionArn string } }
-	var actions struct {
-		Actions     []action
-		ErrorAction action
+func (r *resolver) invoked(rule string) (functions []*Function) {
+	at := place(rule).field("Properties").field("TopicRulePayload")
+	properties, _ := r.stack.template.Resources[rule].Properties["TopicRulePayload"].(map[string]any)
+	var payload struct {
+		Sql, AwsIotSqlVersion, Description, RuleDisabled any
+		Actions                                          []map[string]any
+		ErrorAction                                      map[string]any
 	}
-	if err := json.Unmarshal(payload, &actions); err != nil {
-		r.fail(place(rule), "%w", err)
-	}
-	for _, a := range append(actions.Actions, actions.ErrorAction) {
-		if f := r.functionOf(place(rule), a.Lambda.FunctionArn); f != nil {
+	r.decode(at, properties, &payload)
+	for i, action := range append(payload.Actions, payload.ErrorAction) {
+		var a struct {
+			Lambda    struct{ FunctionArn string }
+			Republish struct{ RoleArn, Topic, Qos, Headers any }
+			Http      struct{ Url, ConfirmationUrl, Headers, Auth, BatchConfig, EnableBatching any }
+		}
+		in := at.field("ErrorAction")
+		if i < len(payload.Actions) {
+			in = at.field("Actions").index(i)
+		}
+		r.decodeSome(in, action, &a, "Lambda", "Republish", "Http")
+		if f := r.functionOf(in, a.Lambda.FunctionArn); f != nil {
 			r.checkPermission(rule, f, "the rule could not invoke it")
 			functions = append(functions, f)
 		}
@@ -79,10 +88,12 @@ func (r *resolver) function(id, arn string) *Function {
 	return f
 }
 
-// decodeSome decodes the named properties and leaves the others unresolved.
+// decodeSome decodes the named properties, in whatever letter case, and leaves the others unresolved.
 func (r *resolver) decodeSome(at place, properties map[string]any, into any, names ...string) {
 	some := maps.Clone(properties)
-	maps.DeleteFunc(some, func(name string, _ any) bool { return !slices.Contains(names, name) })
+	maps.DeleteFunc(some, func(name string, _ any) bool {
+		return !slices.ContainsFunc(names, func(known string) bool { return strings.EqualFold(known, name) })
+	})
 	r.decode(at, some, into)
 }
 

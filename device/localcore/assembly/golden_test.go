@@ -149,7 +149,7 @@ func TestStackWhoseHookAWSCannotCallIsRejected(t *testing.T) {
 		"code not in assets":  {`HOOK.zip`, `LOST.zip`, "LOST.zip is not among the assets"},
 		"code out of folder":  {`HOOK.zip`, `OUT.zip`, "../elsewhere is not a folder of the assembly"},
 		"code is a file":      {`HOOK.zip`, `FILE.zip`, "f.zip is not a folder of the assembly"},
-		"unknown property":    {`"ThingTypeName": "fleety"`, `"ThingTypeName": "fleety", "Colour": "red"`, `ThingType.Properties: json: unknown field "Colour"`},
+		"unknown property":    {`"ThingTypeName": "fleety"`, `"ThingTypeName": "fleety", "Colour": "red"`, "ThingType.Properties.Colour: unsupported property: CloudFormation does not know it, or it is not emulated"},
 		"unknown reference":   {`"Ref": "ClaimPolicy"`, `"Ref": "Nothing"`, `the stack has no resource or parameter "Nothing"`},
 		"under a condition":   {`"Type": "AWS::IoT::ThingType"`, `"Condition": "Sometimes", "Type": "AWS::IoT::ThingType"`, "whether condition Sometimes holds cannot be resolved without AWS"},
 		"a macro":             {`"Parameters": {`, `"Transform": ["AWS::Serverless-2016-10-31"], "Parameters": {`, "Transform: what [AWS::Serverless-2016-10-31] makes of the template is not known without AWS"},
@@ -163,6 +163,34 @@ func TestStackWhoseHookAWSCannotCallIsRejected(t *testing.T) {
 				t.Errorf("error %v, want one of the template with %q", err, test.want)
 			}
 		})
+	}
+}
+
+// CloudFormation takes each property letter for letter, however deep it is, and has none besides.
+func TestPropertiesInAnotherLetterCaseAreRejected(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ from, to, want string }{
+		"of a policy":             {`"PolicyName": "GoIoTDevicePolicy"`, `"policyName": "GoIoTDevicePolicy"`, ".Properties.policyName: unsupported property; it is spelled PolicyName"},
+		"of a template":           {`"Enabled": true`, `"enabled": true`, ".Properties.enabled: unsupported property; it is spelled Enabled"},
+		"of a hook":               {`"PayloadVersion"`, `"payloadVersion"`, ".Properties.PreProvisioningHook.payloadVersion: unsupported property; it is spelled PayloadVersion"},
+		"of a function":           {`"Timeout": 5`, `"timeout": 5`, ".Properties.timeout: unsupported property; it is spelled Timeout"},
+		"of its environment":      {`"Variables"`, `"variables"`, ".Properties.Environment.variables: unsupported property; it is spelled Variables"},
+		"of a permission":         {`"SourceAccount"`, `"sourceAccount"`, ".Properties.sourceAccount: unsupported property; it is spelled SourceAccount"},
+		"of a rule":               {`"Sql"`, `"sql"`, ".Properties.TopicRulePayload.sql: unsupported property; it is spelled Sql"},
+		"unknown one of a rule":   {`"AwsIotSqlVersion"`, `"Version"`, ".Properties.TopicRulePayload.Version: unsupported property: CloudFormation does not know it"},
+		"of a rule's action":      {`"Lambda": {`, `"lambda": {`, ".Properties.TopicRulePayload.Actions[0].lambda: unsupported property; it is spelled Lambda"},
+		"of an action's function": {`"FunctionArn"`, `"functionArn"`, ".Properties.TopicRulePayload.Actions[0].Lambda.functionArn: unsupported property; it is spelled FunctionArn"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := resolveGolden(t, test.from, test.to)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+	if _, err := resolveGolden(t, `"Lambda": {`, `"Sqs": {`); err != nil {
+		t.Errorf("an action that is not emulated: %v", err)
 	}
 }
 

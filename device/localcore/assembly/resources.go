@@ -1,10 +1,11 @@
 package assembly
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
+	"slices"
+	"strings"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -105,8 +106,8 @@ func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	)
 	if err == nil {
 		err = r.try(func() {
-			for i, id := range r.idsOf(typeTopicRule) {
-				all.Functions = append(all.Functions, r.invoked(id, all.Rules[i].Payload)...)
+			for _, id := range r.idsOf(typeTopicRule) {
+				all.Functions = append(all.Functions, r.invoked(id)...)
 			}
 			for i, id := range r.idsOf(typeTemplate) {
 				hook, at := all.Templates[i].Hook, place(id).field("Properties").field("PreProvisioningHook").field("TargetArn")
@@ -146,9 +147,36 @@ func resolveAll[T any](r *resolver, kind string, list *[]T) error {
 
 // decode resolves properties and reads them into a struct that has them all.
 func (r *resolver) decode(at place, properties map[string]any, into any) {
-	decoder := json.NewDecoder(bytes.NewReader(awsiot.EncodeJSON(r.object(at, properties))))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
+	var known any
+	resolved := r.object(at, properties)
+	if err := json.Unmarshal(awsiot.EncodeJSON(resolved), into); err != nil {
 		r.fail(at, "%s", err)
+	}
+	_ = json.Unmarshal(awsiot.EncodeJSON(into), &known) // what was just written
+	r.checkMembers(at, resolved, known)
+}
+
+// checkMembers rejects, as CloudFormation does, what is not known letter for letter: encoding/json
+// passes over other members, and takes those in another letter case.
+func (r *resolver) checkMembers(at place, given, known any) {
+	switch given := given.(type) {
+	case []any:
+		for i, item := range known.([]any) {
+			r.checkMembers(at.index(i), given[i], item)
+		}
+	case map[string]any:
+		known := known.(map[string]any)
+		for _, name := range slices.Sorted(maps.Keys(given)) {
+			if member, ok := known[name]; ok {
+				r.checkMembers(at.field(name), given[name], member)
+				continue
+			}
+			for right := range known {
+				if strings.EqualFold(right, name) {
+					r.fail(at.field(name), "unsupported property; it is spelled %s", right)
+				}
+			}
+			r.fail(at.field(name), "unsupported property: CloudFormation does not know it, or it is not emulated")
+		}
 	}
 }
