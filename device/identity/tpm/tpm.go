@@ -18,6 +18,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -63,6 +64,9 @@ type Keys struct {
 // New makes a P-256 key in the TPM and returns it with the text of its file. It returns an error
 // that wraps [ErrNoTPM], [ErrLockout] or [ErrBusy] for these conditions.
 func (k *Keys) New() (crypto.Signer, []byte, error) {
+	if slices.ContainsFunc(k.PCRs, func(n uint) bool { return n > 23 }) {
+		return nil, nil, fmt.Errorf("making a key in the TPM: platform configuration registers %v: they have the numbers 0 to 23", k.PCRs)
+	}
 	s := &signer{keys: k}
 	err := k.do("making a key in the TPM", func(t transport.TPM) (err error) {
 		if s.key, err = create(t, k.PCRs); err == nil {

@@ -319,6 +319,9 @@ func TestMissingTPMIsNamed(t *testing.T) {
 	if _, _, err := keys.New(); !errors.Is(err, tpm.ErrNoTPM) || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
+	if _, _, err := (&tpm.Keys{PCRs: []uint{24}}).New(); err == nil || errors.Is(err, tpm.ErrNoTPM) {
+		t.Errorf("register 24: %v", err)
+	}
 }
 
 // OpenSSL's provider uses the same file, so that other programs of the device can.
