@@ -40,6 +40,8 @@ func TestPathsThatMeetAreAnErrorBeforeAnythingIsWritten(t *testing.T) {
 		"record is the configuration":         {"claim/device.pem", "own/x.key"},
 		"record of another device":            {"other.pem", "own/x.key"},
 		"certificate is a directory":          {"claim", "own/x.key"},
+		"key has a long name":                 {"own/x.pem", "own/" + strings.Repeat("k", 253)},
+		"certificate has a long name":         {"own/" + strings.Repeat("c", 250), "own/x.key"},
 	}
 	for name, paths := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -41,6 +41,9 @@ func (d *directory) checkFiles(f Files) error {
 			return err
 		}
 		temps = append(temps, tempPath(target))
+		if _, err := d.disk.ReadFile(tempPath(target)); errors.Is(err, syscall.ENAMETOOLONG) {
+			return &FileError{ErrConflict, path, "has a name that leaves no room for that of a temporary file"}
+		}
 		for _, dir := range []string{filepath.Dir(path), filepath.Dir(target)} {
 			err := d.disk.MayWrite(dir)
 			if errors.Is(err, fs.ErrNotExist) {
