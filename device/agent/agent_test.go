@@ -227,7 +227,7 @@ func TestStoppedAgentDrainsItsOutbox(t *testing.T) {
 	w.await(t, connected)
 	client := agent.NewClient(w.config.Socket)
 	for range 20 {
-		if err := client.Publish(t.Context(), "telemetry", []byte("x"), ""); err != nil {
+		if err := client.Publish(t.Context(), "telemetry", []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -57,9 +57,14 @@ func (e *Error) Class() awsiot.Class {
 // ErrNotRunning is wrapped when no agent answers at the socket.
 var ErrNotRunning = errors.New("the agent is not running (iot_device run)")
 
-// Publish returns when the agent has the message on stable storage. To one that is a JSON object the
-// agent adds a member with an id, if that is not empty: the message can arrive twice, with the same id.
-func (c *Client) Publish(ctx context.Context, topic string, payload []byte, member string) error {
+// Publish returns when the agent has the message on stable storage.
+func (c *Client) Publish(ctx context.Context, topic string, payload []byte) error {
+	return c.PublishWithID(ctx, topic, payload, "")
+}
+
+// PublishWithID is Publish for a message that is a JSON object, to which the agent adds this member
+// with an id. A message can arrive twice, with the same id. An empty member adds none.
+func (c *Client) PublishWithID(ctx context.Context, topic string, payload []byte, member string) error {
 	query := url.Values{"topic": {topic}, "id": {member}}
 	_, err := c.document(ctx, http.MethodPost, "/v1/publish?"+query.Encode(), payload)
 	return err

@@ -139,7 +139,7 @@ func TestServiceThatIsDeniedLeavesTheConnectionToOthers(t *testing.T) {
 			w.awaitMetrics(t, "iot_device_service_errors_total{service=\"echo\"} 1\n")
 			client := agent.NewClient(w.config.Socket)
 			defer client.Close()
-			if err := client.Publish(t.Context(), "telemetry", []byte("x"), ""); err != nil {
+			if err := client.Publish(t.Context(), "telemetry", []byte("x")); err != nil {
 				t.Fatal(err)
 			}
 			w.await(t, func(s agent.Status) bool { return s.Connected && s.Outbox.Messages == 0 && s.Outbox.SetAside == 0 })
@@ -174,7 +174,7 @@ func (p parting) Run(ctx context.Context, _ string) {
 	<-ctx.Done()
 	client := agent.NewClient(p.socket)
 	defer client.Close()
-	p.result <- client.Publish(context.WithoutCancel(ctx), "telemetry", []byte("x"), "")
+	p.result <- client.Publish(context.WithoutCancel(ctx), "telemetry", []byte("x"))
 }
 
 func TestStoppedServicesEndBeforeTheLocalAPI(t *testing.T) {

@@ -7,7 +7,6 @@ package awsiot
 
 import (
 	"path"
-	"regexp"
 	"strings"
 )
 
@@ -97,11 +96,17 @@ const (
 	MaxTopicSlashes = 7
 )
 
-var filterLevels = regexp.MustCompile(`^((\+|[^+#/]*)/)*(\+|#|[^+#/]*)$`)
-
 // ValidFilter reports whether each wildcard in a topic filter is a level of its own, and # the last
 // one [MQTT-4.7.1].
-func ValidFilter(filter string) bool { return filterLevels.MatchString(filter) }
+func ValidFilter(filter string) bool {
+	levels := strings.Split(filter, "/")
+	for i, level := range levels {
+		if len(level) > 1 && strings.ContainsAny(level, "+#") || level == "#" && i < len(levels)-1 {
+			return false
+		}
+	}
+	return true
+}
 
 // MatchFilter reports whether a topic filter matches a topic. Other than in MQTT, a/# does not
 // match a. A filter that begins with a wildcard does not match reserved topics [MQTT-4.7.2-1].

@@ -26,7 +26,7 @@ func TestAgentOutlivesAFullOrReadOnlyDisk(t *testing.T) {
 
 	disk.remount(t, syscall.MS_RDONLY, ample)
 	a.start(t)
-	if err := a.client.Publish(t.Context(), "telemetry", large, ""); !unavailable(err) {
+	if err := a.client.Publish(t.Context(), "telemetry", large); !unavailable(err) {
 		t.Errorf("on a read-only disk: %v", err)
 	}
 	a.await(t, sent)
@@ -34,7 +34,7 @@ func TestAgentOutlivesAFullOrReadOnlyDisk(t *testing.T) {
 
 	accepted := 0
 	for ; ; accepted++ {
-		err := a.client.Publish(t.Context(), "telemetry", large, "")
+		err := a.client.Publish(t.Context(), "telemetry", large)
 		if unavailable(err) {
 			break
 		}
@@ -46,7 +46,7 @@ func TestAgentOutlivesAFullOrReadOnlyDisk(t *testing.T) {
 		t.Error("nothing was accepted when the disk could be written again")
 	}
 	a.await(t, sent)
-	if err := a.client.Publish(t.Context(), "telemetry", large, ""); err != nil {
+	if err := a.client.Publish(t.Context(), "telemetry", large); err != nil {
 		t.Errorf("when there was room again: %v", err)
 	}
 	a.await(t, sent)

@@ -210,7 +210,7 @@ func TestAgentKilledOrFailingAtAnyChangeOfItsOutboxLosesNothing(t *testing.T) {
 			a.eachChange(t, isOutbox, fail, *outboxKills, func(call int, running func() bool) {
 				for i, on := 0, true; i < 5 && on; i++ {
 					topic := fmt.Sprintf("%05d", call*10+i)
-					for a.client.Publish(t.Context(), topic, []byte(topic), "") != nil {
+					for a.client.Publish(t.Context(), topic, []byte(topic)) != nil {
 						if on = running(); !on {
 							break
 						}

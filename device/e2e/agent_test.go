@@ -195,7 +195,7 @@ func (c *cloud) collect(t *testing.T, d *device) *published {
 // before have been collected.
 func (p *published) awaitAll(t *testing.T, a *agentProcess) {
 	t.Helper()
-	if err := a.client.Publish(t.Context(), "end", nil, ""); err != nil {
+	if err := a.client.Publish(t.Context(), "end", nil); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -255,7 +255,7 @@ func TestKilledAgentLosesNoAcknowledgedMessage(t *testing.T) {
 		working.Go(func() {
 			for ctx.Err() == nil {
 				topic := fmt.Sprintf("p%d/%05d", p, acknowledged[p])
-				if a.client.Publish(t.Context(), topic, []byte(topic), "") == nil {
+				if a.client.Publish(t.Context(), topic, []byte(topic)) == nil {
 					acknowledged[p]++
 				}
 				time.Sleep(15 * time.Millisecond) // the rate of a producer
@@ -307,7 +307,7 @@ func TestAgentNoticesAHalfOpenConnection(t *testing.T) {
 			var want []string
 			for i := range messages {
 				want = append(want, fmt.Sprintf("%05d", i))
-				if err := a.client.Publish(t.Context(), want[i], nil, ""); err != nil {
+				if err := a.client.Publish(t.Context(), want[i], nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -337,7 +337,7 @@ func TestAgentOutlivesItsBroker(t *testing.T) {
 	b.kill()
 	a.await(t, func(s agent.Status) bool { return !s.Connected && s.LastError != "" })
 	for i := range 250 {
-		if err := a.client.Publish(t.Context(), "telemetry", fmt.Append(nil, i), ""); err != nil {
+		if err := a.client.Publish(t.Context(), "telemetry", fmt.Append(nil, i)); err != nil {
 			t.Fatal(err)
 		}
 	}

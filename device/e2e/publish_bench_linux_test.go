@@ -37,7 +37,7 @@ func BenchmarkPublish(b *testing.B) {
 		produce(b, func(int) func() error {
 			client := agent.NewClient(a.socket)
 			b.Cleanup(client.Close)
-			return func() error { return client.Publish(b.Context(), "telemetry", payload, "") }
+			return func() error { return client.Publish(b.Context(), "telemetry", payload) }
 		})
 		b.ReportMetric(float64(resident(b, a.cmd.Process.Pid)>>10), "resident-kB")
 		a.kill()
@@ -96,7 +96,7 @@ func BenchmarkDrain(b *testing.B) {
 		link.setDown(true)
 		a.await(b, func(s agent.Status) bool { return !s.Connected })
 		for range stored {
-			if err := a.client.Publish(b.Context(), "telemetry", make([]byte, 200), ""); err != nil {
+			if err := a.client.Publish(b.Context(), "telemetry", make([]byte, 200)); err != nil {
 				b.Fatal(err)
 			}
 		}

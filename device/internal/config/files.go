@@ -58,8 +58,10 @@ const (
 // claim that cannot be read is a warning if another one can. Whether they are valid now is
 // [Files.ClaimTime]'s matter. The error is of type [Problems].
 func (c *Config) Check(claim bool) (*Files, []string, error) {
-	f, found := &Files{Roots: x509.NewCertPool(), Bundle: AmazonRoots()}, Problems(nil)
-	if from := c.RootsFrom(); from != amazonRootsName {
+	f, found := &Files{Roots: x509.NewCertPool()}, Problems(nil)
+	if from := c.RootsFrom(); from == amazonRootsName {
+		f.Bundle = AmazonRoots()
+	} else {
 		f.Bundle, found = readPEM(c, rootsKey, from, remedyForRoots, awsiot.Certificates)
 	}
 	for _, root := range f.Bundle {

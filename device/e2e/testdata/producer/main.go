@@ -35,7 +35,7 @@ func main() {
 			}
 			for ; ; n++ {
 				topic := fmt.Sprintf("p%d/%05d", p, n)
-				for client.Publish(ctx, topic, []byte(topic), "") != nil {
+				for client.Publish(ctx, topic, []byte(topic)) != nil {
 					time.Sleep(100 * time.Millisecond)
 				}
 				fmt.Println("GUEST acknowledged", topic)

@@ -44,7 +44,7 @@ func withAgent(ctx context.Context, console *cli.Console, s config.Sources, use 
 
 func runPublish(ctx context.Context, console *cli.Console, client *agent.Client, args []string, member string) error {
 	if len(args) == 2 && args[1] != "-" {
-		return client.Publish(ctx, args[0], []byte(args[1]), member)
+		return client.PublishWithID(ctx, args[0], []byte(args[1]), member)
 	}
 	in := console.Input(ctx)
 	if len(args) == 1 {
@@ -52,14 +52,14 @@ func runPublish(ctx context.Context, console *cli.Console, client *agent.Client,
 		if err != nil {
 			return fmt.Errorf("reading standard input: %w", err)
 		}
-		return client.Publish(ctx, args[0], payload, member)
+		return client.PublishWithID(ctx, args[0], payload, member)
 	}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, session.MaxPayload+2)
 	n := 0
 	for lines.Scan() {
 		n++
-		if err := client.Publish(ctx, args[0], lines.Bytes(), member); err != nil {
+		if err := client.PublishWithID(ctx, args[0], lines.Bytes(), member); err != nil {
 			return fmt.Errorf("publishing line %d: %w", n, err)
 		}
 	}
