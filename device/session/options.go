@@ -93,8 +93,8 @@ type Shared interface {
 	// message to the subscribed filters is lost then.
 	SessionPresent() bool
 	// Publish publishes at QoS 1, within the rates of AWS IoT, and waits for PUBACK, for 30 seconds
-	// besides what a slow link needs for the bytes ahead of it. A topic that has ended three connections in a row, as AWS IoT denies a publish,
-	// fails for an hour without being sent.
+	// besides what a slow link needs for the bytes ahead of it. A topic that has ended three
+	// connections in a row, as AWS IoT denies a publish, fails for an hour without being sent.
 	Publish(ctx context.Context, topic string, payload []byte) error
 }
 

@@ -65,7 +65,7 @@ func (k *Keys) open() (*crypto11.Context, error) {
 	}
 	pin, origin, err := k.uri.pin()
 	if err == nil && k.isRejected(origin) {
-		err = fmt.Errorf("the token has rejected the PIN of %s, and tokens lock after a few wrong ones: it is tried again once that file changes or, which a variable that was corrected needs, %s is removed", cmp.Or(k.uri.PINSource, PINVariable), k.note)
+		err = fmt.Errorf("the token has rejected the PIN of %s, and tokens lock after a few wrong ones: it is tried again once that file changes or, after a variable was corrected, once %s is removed", cmp.Or(k.uri.PINSource, PINVariable), k.note)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", identity.ErrUnavailable, err)

@@ -265,7 +265,7 @@ func TestWrongPINIsTriedOnce(t *testing.T) {
 						t.Fatal(err)
 					}
 					_, err := keys.Open(pem.EncodeToMemory(&pem.Block{Type: pkcs11.FileType, Bytes: []byte("pkcs11:token=locks;id=1?module-path=/m")}))
-					if !errors.Is(err, identity.ErrUnavailable) || !strings.Contains(err.Error(), note) || strings.Contains(err.Error(), "99999") || !strings.Contains(err.Error(), "that file changes or, which a variable that was corrected needs,") {
+					if !errors.Is(err, identity.ErrUnavailable) || !strings.Contains(err.Error(), note) || strings.Contains(err.Error(), "99999") || !strings.Contains(err.Error(), "that file changes or, after a variable was corrected,") {
 						t.Fatal(err)
 					}
 				}

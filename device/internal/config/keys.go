@@ -221,10 +221,18 @@ func formOf(record reflect.Type) string {
 
 // splitEscaped splits text at its commas, but for those behind a backslash.
 func splitEscaped(text string) []string {
-	const backslash, comma = "\xfe", "\xff" // which no UTF-8 text has
-	parts := strings.Split(strings.NewReplacer(`\\`, backslash, `\,`, comma).Replace(text), ",")
-	for i, part := range parts {
-		parts[i] = strings.NewReplacer(backslash, `\`, comma, ",").Replace(part)
+	parts := []string{""}
+	for i := 0; i < len(text); i++ {
+		last := &parts[len(parts)-1]
+		switch {
+		case text[i] == '\\' && i+1 < len(text) && (text[i+1] == ',' || text[i+1] == '\\'):
+			i++
+			*last += text[i : i+1]
+		case text[i] == ',':
+			parts = append(parts, "")
+		default:
+			*last += text[i : i+1]
+		}
 	}
 	return parts
 }
