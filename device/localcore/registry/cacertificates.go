@@ -95,6 +95,8 @@ func (r *Registry) RegisterCACertificate(c CACertificate, verificationPEM string
 // checkAuthority checks a CA certificate, and the proof that its key is there.
 func (tx *transaction) checkAuthority(ca *x509.Certificate, mode CertificateMode, verificationPEM string) error {
 	switch {
+	case mode != DefaultMode && mode != SNIOnly:
+		return invalid("certificate mode %q must be %s or %s", awsiot.Clip(string(mode)), DefaultMode, SNIOnly)
 	case !ca.BasicConstraintsValid || !ca.IsCA:
 		return Reject(CodeCertificateInvalid, "The certificate is not that of a CA (basicConstraints CA:TRUE).")
 	case tx.now.Before(ca.NotBefore) || tx.now.After(ca.NotAfter):
@@ -153,6 +155,9 @@ func (r *Registry) ListCACertificates(template string) []CACertificate {
 // UpdateCACertificate changes a CA certificate.
 func (r *Registry) UpdateCACertificate(u CACertificateUpdate) error {
 	return edit(r, u.ID, func(tx *transaction, c *CACertificate) error {
+		if u.Status != "" && u.Status != Active && u.Status != Inactive {
+			return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", awsiot.Clip(string(u.Status)))
+		}
 		c.Certificate.Status = cmp.Or(u.Status, c.Certificate.Status)
 		c.AutoRegistration = *cmp.Or(u.AutoRegistration, &c.AutoRegistration)
 		c.Registration = cmp.Or(u.Registration, c.Registration)
@@ -286,7 +291,8 @@ type CertificateProvider struct {
 // one. It is idempotent for the same function.
 func (r *Registry) CreateCertificateProvider(name, functionARN string) (CertificateProvider, error) {
 	return mutate(r, func(tx *transaction) (p CertificateProvider, err error) {
-		if err := checkFunctionARN(functionARN); err != nil {
+		err = cmp.Or(checkName(awsiot.RoleAliases, "certificate provider name", name), checkFunctionARN(functionARN)) // the rule of both
+		if err != nil {
 			return p, err
 		}
 		if all := tx.providers.all(); len(all) > 0 {

@@ -252,6 +252,9 @@ func (tx *transaction) attachPolicy(policy string, target Target) error {
 
 func (tx *transaction) attachPrincipal(thing, certificateID string, kind PrincipalType) error {
 	kind = cmp.Or(kind, NonExclusive)
+	if kind != Exclusive && kind != NonExclusive {
+		return invalid("thing principal type %q is neither %s nor %s", awsiot.Clip(string(kind)), Exclusive, NonExclusive)
+	}
 	if err := cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID)); err != nil {
 		return err
 	}

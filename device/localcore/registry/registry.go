@@ -7,8 +7,7 @@
 //
 // It has names and certificate ids, but no account and no Region: ARNs are made
 // by those who show them. Likewise it stores policies and templates
-// without reading them; Options says who checks them. The values of enumerations
-// and the lengths that AWS's service models allow are for its callers to check.
+// without reading them; Options says who checks them.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-registry.html
 // and https://docs.aws.amazon.com/iot/latest/apireference/.

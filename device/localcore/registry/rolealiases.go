@@ -8,6 +8,14 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
+// How long the credentials of a role alias can be valid.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateRoleAlias.html
+const (
+	MinCredentialDuration = 15 * time.Minute
+	MaxCredentialDuration = 12 * time.Hour
+)
+
 // A RoleAlias is the name under which devices request the credentials of an IAM role.
 type RoleAlias struct {
 	Name, RoleARN      string
@@ -16,8 +24,14 @@ type RoleAlias struct {
 }
 
 func (a RoleAlias) check() error {
-	if arn, err := awsiot.ParseARN(a.RoleARN); err != nil || arn.Service != "iam" || !strings.HasPrefix(arn.Resource, "role/") {
+	arn, err := awsiot.ParseARN(a.RoleARN)
+	switch {
+	case !awsiot.RoleAliases.Valid(a.Name):
+		return invalid("role alias %q must have %s", awsiot.Clip(a.Name), awsiot.RoleAliases)
+	case err != nil || arn.Service != "iam" || !strings.HasPrefix(arn.Resource, "role/") || len(a.RoleARN) > 2048:
 		return invalid("%q is not the ARN of an IAM role", awsiot.Clip(a.RoleARN))
+	case a.CredentialDuration < MinCredentialDuration || a.CredentialDuration > MaxCredentialDuration:
+		return invalid("credentialDurationSeconds is %d, it must be 900 to 43200", int64(a.CredentialDuration.Seconds()))
 	}
 	return nil
 }
