@@ -41,6 +41,7 @@ const (
 	parametersKey       = "bootstrap.parameters"
 	servicesKey         = "agent.tunnel.services"
 	shadowsKey          = "agent.shadows"
+	downloadsKey        = "agent.jobs.downloads"
 )
 
 type kind string // of values, as problems name it

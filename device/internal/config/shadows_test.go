@@ -106,3 +106,34 @@ func TestShadowsHaveFilesOfTheirOwn(t *testing.T) {
 		})
 	}
 }
+
+// A job must replace nothing that the device needs with what it downloads.
+func TestFolderOfDownloadsHoldsNoFileOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "device.yaml")
+	if err := os.Symlink(".", filepath.Join(dir, "linked")); err != nil {
+		t.Skip(err)
+	}
+	for name, tc := range map[string]struct {
+		downloads string
+		want      bool
+	}{
+		"of its own":                {"downloads", true},
+		"below the identity":        {"certs/downloads", true},
+		"the identity's":            {"certs", false},
+		"through a link":            {"linked/certs", false},
+		"that of the configuration": {".", false},
+		"the root":                  {"/", false},
+		"that of the public key":    {"keys", false},
+		"that of the handlers":      {"handlers", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(t, path, shadowsFile+"agent: {jobs: {handlers: handlers, publicKey: keys/a/key.pem, downloads: "+tc.downloads+"}}")
+			_, err := config.Load(t.Context(), config.Sources{Path: path})
+			problems, _ := errors.AsType[config.Problems](err)
+			if ok := err == nil; ok != tc.want || !ok && (len(problems) != 1 || problems[0].Key != "agent.jobs.downloads" || problems[0].Origin.Line != 4) {
+				t.Errorf("%+v", err)
+			}
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -162,6 +163,16 @@ func (v *validation) agent() {
 			v.bad(shadowsKey, "use "+awsiot.ShadowNames.String()+", or no name for the classic shadow", "shadow %q is not a name that AWS IoT allows", s.Name)
 		} else if slices.ContainsFunc(shadows[:i], func(other Shadow) bool { return other.Name == s.Name }) {
 			v.bad(shadowsKey, "keep one", "shadow %q is there twice", s.Name)
+		}
+	}
+	if jobs := v.c.Agent.Jobs; jobs.Downloads != "" {
+		folder := osfile.Locate(jobs.Downloads)
+		if jobs.Handlers != "" {
+			taken = append(taken, filepath.Join(jobs.Handlers, "*"))
+		}
+		for _, path := range taken {
+			v.check(path != "" && osfile.Locate(path).In(folder), downloadsKey, "choose a folder without files of other settings, such as one of its own in stateDir",
+				"%q is a folder where a job could replace %s", jobs.Downloads, path)
 		}
 	}
 	if n := len(shadows); n > maxShadows {

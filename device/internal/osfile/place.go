@@ -36,6 +36,18 @@ func (p Place) Same(q Place) bool {
 		strings.EqualFold(filepath.Base(p.Path), filepath.Base(q.Path)) && os.SameFile(p.dir, q.dir)
 }
 
+// In reports whether a path leads into a directory, at any depth.
+func (p Place) In(dir Place) bool {
+	for at := filepath.Dir(p.Path); ; at = filepath.Dir(at) {
+		if info, _ := os.Stat(at); strings.EqualFold(at, dir.Path) || os.SameFile(info, dir.file) {
+			return true
+		}
+		if at == filepath.Dir(at) {
+			return false
+		}
+	}
+}
+
 // Canonical returns an absolute path without symbolic links, also for a file that does not exist. Each
 // link at the end of the path must pass the check, if that is not nil.
 func Canonical(path string, check func(path string, link fs.FileInfo) error) (string, error) {
