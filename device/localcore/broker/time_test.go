@@ -327,6 +327,7 @@ func TestPublishersGoOnInTurn(t *testing.T) {
 					for i, s := range peers {
 						ids[i] = append(ids[i], s.receive(packets.Publish).PacketID)
 					}
+					synctest.Wait() // it takes its turn only after the PUBACK
 				}
 				publishers := []*peer{b.connect(version, "p0"), b.connect(version, "p1"), b.connect(version, "p2")}
 				for range underway {
