@@ -5,11 +5,9 @@ import (
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatchactions"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awssnssubscriptions"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
@@ -46,11 +44,13 @@ func newMonitoring(s awscdk.Stack, props *Props, h lambda, retire awslambda.Func
 	}
 	if props.AlarmEmail != "" {
 		topic := awssns.NewTopic(s, jsii.String("Alarms"), &awssns.TopicProps{DisplayName: jsii.String("Alarms of " + props.Names.Stack)})
-		topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(&props.AlarmEmail, nil))
-		notify := awscloudwatchactions.NewSnsAction(topic)
+		awssns.NewSubscription(topic, &props.AlarmEmail, &awssns.SubscriptionProps{Topic: topic, Endpoint: &props.AlarmEmail, Protocol: awssns.SubscriptionProtocol_EMAIL})
+		// The CDK's packages of subscriptions and of alarm actions need eight more, which take long to compile.
+		notify := &[]*string{topic.TopicArn()}
 		for _, alarm := range alarms {
-			alarm.AddAlarmAction(notify)
-			alarm.AddOkAction(notify)
+			resource := alarm.Node().DefaultChild().(awscloudwatch.CfnAlarm)
+			resource.SetAlarmActions(notify)
+			resource.SetOkActions(notify)
 		}
 	}
 	for _, q := range queries {
