@@ -93,7 +93,7 @@ func newGuestImage(t *testing.T, binary string) guestImage {
 
 var guestProducer = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(binDir, "producer")
-	return path, runTool("env", "CGO_ENABLED=0", "go", "build", "-o", path, "./testdata/producer")
+	return path, runTool("go", "build", "-o", path, "./testdata/producer")
 })
 
 // packGuest makes an initial file system with busybox, kernel modules, an init

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -83,10 +82,8 @@ func TestAssemblyIsEmulatedWithItsHook(t *testing.T) {
 func TestRuleOfAnAssemblyRunsWithItsFunction(t *testing.T) {
 	t.Parallel()
 	dir := newAssembly(t, buildHook(t))
-	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", must(filepath.Abs(filepath.Join(dir, "asset.RETIRE", "bootstrap")))(t), "./cmd/retire")
-	build.Dir = "../../hook"
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the function: %v\n%s", err, out)
+	if err := buildFunction(must(filepath.Abs(filepath.Join(dir, "asset.RETIRE", "bootstrap")))(t), "./cmd/retire"); err != nil {
+		t.Fatal(err)
 	}
 	clock := newClock()
 	s := start(t, localcore.Config{Assembly: dir, HookFunc: allowEvery, Now: clock.Now})

@@ -26,13 +26,19 @@ var hookBinary = sync.OnceValues(func() (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(hookFolder, "bootstrap")
-	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", path, ".")
-	build.Dir = "../../hook"
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the hook: %w\n%s", err, out)
-	}
-	return path, nil
+	return path, buildFunction(path, ".")
 })
+
+// buildFunction builds a function of the hook's module as it is deployed, for this machine.
+func buildFunction(path, pkg string) error {
+	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", path, pkg)
+	build.Dir = "../../hook"
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the function %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
 
 // buildHook builds the Lambda function for this machine, once for all tests.
 func buildHook(t *testing.T) string {

@@ -42,10 +42,8 @@ var providerBinary = sync.OnceValues(func() ([]byte, error) {
 	if err := os.WriteFile(source, []byte(example), 0o644); err != nil {
 		return nil, err
 	}
-	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", binary, source)
-	build.Dir = "../../hook" // whose module has the Lambda library
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the certificate provider: %w\n%s", err, out)
+	if err := buildFunction(binary, source); err != nil { // in the hook's module, which has the Lambda library
+		return nil, err
 	}
 	return os.ReadFile(binary)
 })

@@ -431,6 +431,7 @@ func TestInterruptWritesReport(t *testing.T) {
 	}
 	binary := filepath.Join(t.TempDir(), "iot_fleet")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../../cmd/iot_fleet")
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
