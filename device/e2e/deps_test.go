@@ -45,7 +45,6 @@ var rooms = map[string]room{
 
 	"device/localcore/template":     {[]string{"device/localcore/jsontree", "device/awsiot"}, "templates are resolved without a registry"},
 	"device/localcore/jsontree":     {nil, "it reads any JSON"},
-	"device/localcore/templates":    {nil, "it holds files, and reads none of them"},
 	"device/localcore/event":        {nil, "every part of the emulator records events"},
 	"device/localcore/broker":       {[]string{"device/localcore/event", "device/localcore/records", "device/awsiot"}, "it carries messages, whatever they are for, and asks others what is allowed"},
 	"device/localcore/provisioning": {[]string{"device/localcore/event", "device/localcore/jsontree", "device/localcore/registry", "device/localcore/template", "device/localcore/ca", "device/localcore/lambdahost", "device/awsiot", "hook/payload"}, "it answers requests, however they travel"},

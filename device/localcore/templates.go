@@ -1,7 +1,7 @@
 package localcore
 
 import (
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +14,6 @@ import (
 	"example.com/fleety/device/localcore/assembly"
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/template"
-	"example.com/fleety/device/localcore/templates"
 	"example.com/fleety/hook/payload"
 )
 
@@ -25,6 +24,14 @@ const (
 	devicePolicyFile = "device_policy.json"
 	rotationFile     = "rotation_policy.json" // need not be there
 )
+
+//go:generate sh -c "cp ../../templates/*.json templates"
+
+// embeddedTemplates are those of this repository, so that the emulator needs no folder beside it.
+// The files are copies: /templates is their source.
+//
+//go:embed templates/*.json
+var embeddedTemplates embed.FS
 
 // maxFile is more than any file that the emulator reads has, in bytes.
 const maxFile = 1 << 20
@@ -95,7 +102,7 @@ func (c Config) readTemplates() (*deployment, error) {
 func (c Config) readFile(name string, check func(text []byte) error) (text string, err error) {
 	path, source, err := name+" (embedded)", []byte(nil), error(nil)
 	if c.Templates == EmbeddedTemplates {
-		source, err = templates.FS.ReadFile(name)
+		source, err = embeddedTemplates.ReadFile("templates/" + name)
 	} else {
 		path = filepath.Join(c.Templates, name)
 		source, err = osfile.Read(path, maxFile)
