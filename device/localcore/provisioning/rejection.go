@@ -28,8 +28,8 @@ type cause struct {
 
 // The table of rejections. AWS publishes none: InvalidCertificateOwnershipToken and
 // InvalidParameters were seen in the wild, the others are the exception names of the HTTPS API
-// without their suffix, with the status of AWS's service model, where Throttling is 400 and
-// ConflictingResourceUpdate, from the registry, 409 (U1, U11, U23).
+// without their suffix, with the status of AWS's service model, where Throttling is 400 (U1, U11,
+// U23).
 var (
 	badRequest       = cause{400, "InvalidRequest"}
 	badParameters    = cause{400, "InvalidParameters"} // those of the template come from package template

@@ -35,7 +35,6 @@ const (
 	CodeDeleteConflict        = "DeleteConflictException"
 	CodeVersionConflict       = "VersionConflictException"
 	CodeVersionsLimitExceeded = "VersionsLimitExceededException"
-	CodeConflictingUpdate     = "ConflictingResourceUpdateException"
 	CodeLimitExceeded         = "LimitExceededException"
 	CodeCertificateInvalid    = "CertificateValidationException"
 	CodeCertificateConflict   = "CertificateConflictException"
@@ -43,7 +42,6 @@ const (
 	CodeRegistrationFailure   = "ResourceRegistrationFailureException"
 	CodeThrottling            = "ThrottlingException"
 	CodeInternalFailure       = "InternalFailureException"
-	CodeServiceUnavailable    = "ServiceUnavailableException"
 
 	// CodeInvalidToken answers an unknown, used, expired or foreign ownership token. AWS is known
 	// to send it for a missing one; the other cases are our choice.
@@ -63,11 +61,9 @@ var statuses = map[string]int{
 	CodeDeleteConflict:        http.StatusConflict,
 	CodeVersionConflict:       http.StatusConflict,
 	CodeVersionsLimitExceeded: http.StatusConflict,
-	CodeConflictingUpdate:     http.StatusConflict,
 	CodeResourceConflicts:     http.StatusConflict,
 	CodeLimitExceeded:         http.StatusGone,
 	CodeInternalFailure:       http.StatusInternalServerError,
-	CodeServiceUnavailable:    http.StatusServiceUnavailable,
 }
 
 // Reject returns an Error with one of the codes above and its status. The message
