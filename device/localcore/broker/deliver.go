@@ -222,21 +222,20 @@ func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, co
 func (b *Broker) enqueue(s *session, d *delivery) error {
 	size := d.message.size()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.bytes+size > maxQueuedBytes || s.allBytes.Load()+int64(size) > maxAllQueuedBytes || d.qos == 0 && s.waitingQoS0 >= maxQueuedQoS0 {
-		s.mu.Unlock()
 		return errTooManyWait
 	}
 	s.count(size)
 	if s.store != nil && d.qos > 0 && d.to == nil {
 		s.lastNumber++
 		d.number = s.lastNumber
-		s.mu.Unlock()
 		stored := *d.message
 		stored.QoS, stored.Retain = d.qos, d.retain
+		s.mu.Unlock() // others need not wait for the disk
 		err := s.store.updateSession(s.clientID, messagesBucket, map[string][]byte{messageKey(d.number): awsiot.EncodeJSON(stored)})
 		if s.mu.Lock(); err != nil {
 			s.uncount(d)
-			s.mu.Unlock()
 			return err
 		}
 	}
@@ -244,7 +243,6 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 	if d.to != nil {
 		if c != d.to {
 			s.uncount(d)
-			s.mu.Unlock()
 			return ErrNotConnected
 		}
 		if i := slices.IndexFunc(s.waiting, func(d *delivery) bool { return d.to == nil }); i >= 0 {
@@ -257,7 +255,6 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 	if d.qos == 0 {
 		s.waitingQoS0++
 	}
-	s.mu.Unlock()
 	return nil
 }
 
