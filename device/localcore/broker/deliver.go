@@ -395,7 +395,8 @@ func (b *Broker) retry(s *session, now time.Time) {
 	if s.version == 5 {
 		window = retryWindow5
 	}
-	lost := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.first) >= window && s.uncount(d) })
+	lost := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.first) >= window })
+	s.uncount(lost...)
 	overdue := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.latest) >= retryInterval })
 	s.waiting = append(overdue, s.waiting...)
 	s.release()

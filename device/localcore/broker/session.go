@@ -116,8 +116,14 @@ func (b *Broker) closeSession(c *Conn) {
 	s.mu.Lock()
 	s.conn.Store(nil)
 	s.expires = now.Add(s.expiry)
-	s.takeUnacked(func(d *delivery) bool { return d.to != nil && s.uncount(d) })
-	s.waiting = slices.DeleteFunc(s.waiting, func(d *delivery) bool { return (d.to != nil || d.qos == 0) && s.uncount(d) })
+	ofConnection := func(d *delivery) bool { return d.to != nil || d.qos == 0 }
+	s.uncount(s.takeUnacked(ofConnection)...)
+	s.waiting = slices.DeleteFunc(s.waiting, func(d *delivery) bool {
+		if ofConnection(d) {
+			s.uncount(d)
+		}
+		return ofConnection(d)
+	})
 	s.waitingQoS0 = 0
 	s.release()
 	s.mu.Unlock()
@@ -230,11 +236,11 @@ func (b *Broker) takeWill(s *session) *will {
 	return w
 }
 
-// uncount takes a message that leaves from the bytes. It is true, for use in conditions. The caller
-// holds mu.
-func (s *session) uncount(d *delivery) bool {
-	s.count(-d.message.size())
-	return true
+// uncount takes messages that leave from the bytes. The caller holds mu.
+func (s *session) uncount(left ...*delivery) {
+	for _, d := range left {
+		s.count(-d.message.size())
+	}
 }
 
 // count adds to the bytes of the session and of all. The caller holds mu.
