@@ -18,7 +18,7 @@ type session struct {
 	version  byte
 	store    *store               // nil if nothing is kept on disk
 	expiry   time.Duration        // after the connection; for its goroutine only
-	will     *will                // that waits for its delay, nil without one; under the broker's mu
+	will     *will                // that waits for its delay, or did; nil without one; under the broker's mu
 	conn     atomic.Pointer[Conn] // nil while the client is away; set under mu
 
 	mu            sync.Mutex
@@ -213,26 +213,20 @@ func (b *Broker) publishWill(w *will, s *session) {
 	b.work.Add(1)
 	w.timer = time.AfterFunc(delay, func() {
 		defer b.work.Done()
-		b.mu.Lock()
-		due := s.will == w
-		if due {
-			s.will = nil
-		}
-		b.mu.Unlock()
-		if due {
-			_ = b.Publish(w.message)
-		}
+		_ = b.Publish(w.message)
 	})
 }
 
-// takeWill removes and returns the delayed will of a session, nil without one.
+// takeWill returns the will of a session that still waits for its delay, and ends the wait; nil
+// without one.
 func (b *Broker) takeWill(s *session) *will {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := s.will
-	if s.will = nil; w != nil && w.timer.Stop() {
-		b.work.Done()
+	if s.will = nil; w == nil || !w.timer.Stop() { // the timer publishes it, or has
+		return nil
 	}
+	b.work.Done()
 	return w
 }
 
