@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -39,7 +40,7 @@ type Faults struct {
 	choose func(Exchange) Fault     // under mu
 	rules  []FaultRule              // that choose carries out, if SetRules gave them; under mu
 	counts map[awsiot.Operation]int // under mu
-	delay  time.Duration            // of SUBACKs; under mu
+	delay  atomic.Int64             // of SUBACKs, a [time.Duration]
 }
 
 // Set makes choose decide on every exchange from now on; nil ends all faults, those of
@@ -49,23 +50,16 @@ func (f *Faults) Set(choose func(Exchange) Fault) { f.set(choose, nil, 0) }
 func (f *Faults) set(choose func(Exchange) Fault, rules []FaultRule, delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.choose, f.rules, f.delay = choose, rules, delay
+	f.choose, f.rules = choose, rules
+	f.delay.Store(int64(delay))
 }
 
 // LoseEarlyReplies sends every SUBACK so much later from now on, and loses the reply to each
 // provisioning request that is received before: to a client that does not wait for the SUBACK. Zero
 // ends that.
-func (f *Faults) LoseEarlyReplies(delay time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.delay = delay
-}
+func (f *Faults) LoseEarlyReplies(delay time.Duration) { f.delay.Store(int64(delay)) }
 
-func (f *Faults) subackDelay() time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.delay
-}
+func (f *Faults) subackDelay() time.Duration { return time.Duration(f.delay.Load()) }
 
 // of counts a request and returns its fault.
 func (f *Faults) of(r provisioning.Request) Fault {
