@@ -236,20 +236,40 @@ func (s *Server) startServices(ctx context.Context) error {
 	return nil
 }
 
-// run starts what happens without a request: jobs, rules, and the end of what has expired.
+// run starts what happens without a request: jobs, rules, the end of what has expired, and that of
+// the connections of certificates that leave ACTIVE.
 func (s *Server) run(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.running.Go(func() { s.jobs.Run(ctx) })
 	s.running.Go(func() { s.rules.Run(ctx) })
 	s.running.Go(func() { s.sweep(ctx) })
-	stopDisconnecting := s.disconnectInactive(ctx)
+	var mu sync.Mutex // so that nothing starts after stop
+	s.disconnect = func(change registry.Change) {
+		mu.Lock()
+		defer mu.Unlock()
+		if change.Status != registry.Active && ctx.Err() == nil {
+			s.running.Go(func() { s.disconnectInactive(ctx, change.CertificateID) })
+		}
+	}
 	s.onClose(func() error {
 		s.tunnels.Close()
+		mu.Lock()
 		stop()
-		stopDisconnecting()
+		mu.Unlock()
 		s.running.Wait()
 		return nil
 	})
+}
+
+// disconnectInactive ends the connections of a certificate that is not ACTIVE after the delay that
+// AWS leaves open (U22).
+func (s *Server) disconnectInactive(ctx context.Context, certificateID string) {
+	if !wait(ctx, s.config.AmbiguousBehavior.DisconnectDelay) {
+		return
+	}
+	if cert, ok := s.registry.CertificateByID(certificateID); !ok || cert.Status != registry.Active {
+		s.broker.DisconnectCertificate(certificateID)
+	}
 }
 
 // Endpoint returns the host name and port for devices. The name is localhost: the server requires
@@ -296,30 +316,5 @@ func wait(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
-	}
-}
-
-// disconnectInactive ends the connections of certificates that leave ACTIVE, after the delay that
-// AWS leaves open (U22), until ctx ends. Then stop must be called.
-func (s *Server) disconnectInactive(ctx context.Context) (stop func()) {
-	var mu sync.Mutex // so that nothing starts after stop
-	s.disconnect = func(change registry.Change) {
-		mu.Lock()
-		defer mu.Unlock()
-		if change.Status == registry.Active || ctx.Err() != nil {
-			return
-		}
-		s.running.Go(func() {
-			if !wait(ctx, s.config.AmbiguousBehavior.DisconnectDelay) {
-				return
-			}
-			if cert, ok := s.registry.CertificateByID(change.CertificateID); !ok || cert.Status != registry.Active {
-				s.broker.DisconnectCertificate(change.CertificateID)
-			}
-		})
-	}
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
 	}
 }
