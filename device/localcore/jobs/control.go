@@ -170,7 +170,7 @@ func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 		tx.complete(j)
 		out = j.description()
 		return nil
-	}, nil)
+	})
 	return out, err
 }
 
@@ -184,7 +184,7 @@ func (s *Service) mutate(id string, f func(*change, *job) error) (out Job, err e
 		err := f(tx, j)
 		out = j.description()
 		return err
-	}, nil)
+	})
 	return out, err
 }
 
@@ -201,7 +201,7 @@ func (s *Service) Jobs() []Job {
 			out = append(out, j.description())
 		}
 		return nil
-	}, nil)
+	})
 	return out
 }
 
@@ -309,7 +309,7 @@ func (s *Service) ThingExecutions(thing string, status awsiot.JobExecutionStatus
 		}
 		out = tx.list(all, status)
 		return nil
-	}, nil)
+	})
 	return out, err
 }
 
@@ -334,7 +334,7 @@ func (s *Service) DescribeJobExecution(thing, id string, number *int64) (out Exe
 			out = e.at(tx.now)
 		}
 		return err
-	}, nil)
+	})
 	return out, err
 }
 
@@ -360,7 +360,7 @@ func (s *Service) CancelJobExecution(thing, id string, force bool, expectedVersi
 		e.ForceCanceled = e.Status == awsiot.JobInProgress
 		tx.set(tx.jobs[id], e, awsiot.JobCanceled)
 		return nil
-	}, nil)
+	})
 }
 
 // drop notes that an execution is about to be deleted.
@@ -388,7 +388,7 @@ func (s *Service) DeleteJobExecution(thing, id string, number int64, force bool)
 		}
 		tx.complete(j)
 		return nil
-	}, nil)
+	})
 }
 
 // targets returns the things that the targets stand for, sorted, each once, and an error about the

@@ -103,7 +103,7 @@ func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(awsiot.M
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-http-device-api.html
 func (s *Service) Do(t awsiot.JobsTopic, q awsiot.JobsRequest, respond func(awsiot.JobsResponse, error)) {
 	var r awsiot.JobsResponse
-	_ = s.change(func(tx *change) (err error) { // respond has the error
+	_ = s.changeAndReply(func(tx *change) (err error) { // respond has the error
 		switch t.Operation {
 		case awsiot.GetPendingJobExecutions:
 			r.InProgressJobs, r.QueuedJobs = []awsiot.JobExecutionSummary{}, []awsiot.JobExecutionSummary{}

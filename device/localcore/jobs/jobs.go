@@ -167,9 +167,11 @@ type change struct {
 	events  []Event
 }
 
-// change runs f on jobs that agree with the registry, and stores and publishes what it did. reply,
-// if any, is called with f's error before the notifications are published.
-func (s *Service) change(f func(*change) error, reply func(error)) error {
+// change runs f on jobs that agree with the registry, and stores and publishes what it did.
+func (s *Service) change(f func(*change) error) error { return s.changeAndReply(f, func(error) {}) }
+
+// changeAndReply is change that calls reply with the error before the notifications are published.
+func (s *Service) changeAndReply(f func(*change) error, reply func(error)) error {
 	s.mu.Lock()
 	tx := &change{Service: s, now: s.config.Now(), records: map[string]any{}, before: map[string][]*Execution{}}
 	if s.stale.Swap(false) {
@@ -191,9 +193,7 @@ func (s *Service) change(f func(*change) error, reply func(error)) error {
 		}
 	}
 	s.mu.Unlock()
-	if reply != nil {
-		reply(err)
-	}
+	reply(err)
 	for _, m := range notifications {
 		s.config.Publish(m)
 	}

@@ -31,7 +31,7 @@ func (s *Service) Run(ctx context.Context) {
 		case <-time.After(wait):
 			s.stale.Store(true) // what the registry did may not be stored yet, after a kill or a full disk
 		}
-		if err := s.change(func(tx *change) error { tx.advance(); return nil }, nil); err != nil {
+		if err := s.change(func(tx *change) error { tx.advance(); return nil }); err != nil {
 			s.config.Log.Error("advancing the jobs", "error", err)
 		}
 	}
