@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"regexp"
 	"slices"
@@ -178,20 +179,20 @@ func (c Config) validate() error {
 	check(known, "security policy %q: must be %s, %s or %s; those that AWS offers in some Regions only are not emulated",
 		c.SecurityPolicy, SecurityPolicyTLS13Or12, SecurityPolicyTLS13, SecurityPolicyTLS12)
 	check(slices.Contains([]byte{0, 5, 7}, c.AmbiguousBehavior.ConnackOnDeny), "connack on deny %d: must be 5, 7 or 0", c.AmbiguousBehavior.ConnackOnDeny)
-	for name := range c.Functions {
+	for _, name := range slices.Sorted(maps.Keys(c.Functions)) {
 		taken := name == hookFunction && (c.Hook != "" || c.HookFunc != nil) || name == providerName && c.CertificateProvider != ""
 		check(functionPattern.MatchString(name), "function %q: a name has 1 to 64 letters, digits, - and _", name)
 		check(!taken, "function %s: the emulator's own has this name", name)
 	}
-	for name, address := range map[string]string{"listen": c.Listen, "ALPN listen": c.ListenALPN, "api": c.API} {
-		host, _, err := net.SplitHostPort(address)
+	for _, l := range []struct{ name, address string }{{"listen", c.Listen}, {"ALPN listen", c.ListenALPN}, {"api", c.API}} {
+		host, _, err := net.SplitHostPort(l.address)
 		loopback := err == nil && isLoopback(net.JoinHostPort(host, "0")) // the port may be a name
 		switch {
-		case address == "" || address == NoAPI:
+		case l.address == "" || l.address == NoAPI:
 		case err != nil:
-			check(false, "%s address %q: must be HOST:PORT", name, address)
+			check(false, "%s address %q: must be HOST:PORT", l.name, l.address)
 		default:
-			check(loopback || c.UnsafeAllowAnyAddress, "%s address %q: %w", name, address, ErrBeyondLoopback)
+			check(loopback || c.UnsafeAllowAnyAddress, "%s address %q: %w", l.name, l.address, ErrBeyondLoopback)
 		}
 	}
 	return errors.Join(errs...)

@@ -12,6 +12,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -362,6 +363,17 @@ func TestListensOnLoopbackOnly(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestFaultsOfTheConfigurationComeInOneOrder(t *testing.T) {
+	t.Parallel()
+	c := localcore.Config{Listen: "a", ListenALPN: "b", API: "c", Functions: map[string]lambdahost.Config{"a b": {}, "c d": {}, "e f": {}}}
+	_, want := localcore.Start(t.Context(), c)
+	for range 30 {
+		if _, err := localcore.Start(t.Context(), c); err == nil || err.Error() != want.Error() {
+			t.Fatalf("%v, before %v", err, want)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -99,7 +100,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request,
 	if err != nil {
 		return nil, invalid("the query cannot be read: %v", err)
 	}
-	for name := range query {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
 		switch {
 		case len(query[name]) > 1:
 			err = invalid("query parameter %q is given more than once", awsiot.Clip(name))
@@ -192,8 +193,8 @@ func (q *request) readMembers() error {
 		q.members["*"], err = json.Marshal(all)
 		return err
 	}
-	for name := range all {
-		return invalid("parameter %q of %s is not emulated", awsiot.Clip(name), q.op.name)
+	if unknown := slices.Sorted(maps.Keys(all)); len(unknown) > 0 {
+		return invalid("parameter %q of %s is not emulated", awsiot.Clip(unknown[0]), q.op.name)
 	}
 	return nil
 }

@@ -124,6 +124,28 @@ func TestParameterThatIsNotEmulatedIsNamed(t *testing.T) {
 }
 
 // A parameter that is there counts, also if it is zero or repeats what another says.
+// A request with several faults gets the same answer each time.
+func TestSameOfSeveralFaultsIsReported(t *testing.T) {
+	t.Parallel()
+	h := newHandler(t)
+	for name, request := range map[string]struct{ method, target, body string }{
+		"query":   {"GET", "/things?d=1&b=1&a=1&c=1", ""},
+		"members": {"POST", "/role-aliases/r", `{"roleArn":"x","d":1,"b":1,"a":1,"c":1}`},
+		"tags":    {"POST", "/tags", `{"resourceArn":"arn:aws:iot:us-east-1:123456789012:policy/p","tags":[{"Key":"d","Value":"["},{"Key":"b","Value":"["},{"Key":"a","Value":"["}]}`},
+		"shadow":  {"POST", "/things/t/shadow", `{"state":{"desired":1,"reported":1,"other":1}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			status, _, want := call(t, h, request.method, request.target, request.body)
+			for range 30 {
+				if _, _, got := call(t, h, request.method, request.target, request.body); got != want || status < 400 {
+					t.Fatalf("%d %s, before %s", status, got, want)
+				}
+			}
+		})
+	}
+}
+
 func TestNoParameterIsDropped(t *testing.T) {
 	t.Parallel()
 	h := newHandler(t)

@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"maps"
 	"net/url"
 	"slices"
 
@@ -14,8 +15,8 @@ func (a *api) createTopicRule(name, tagging string, d rules.Definition) error {
 		return invalid("the tags cannot be read: %v", err)
 	}
 	var t tags
-	for key, values := range query {
-		for _, value := range values {
+	for _, key := range slices.Sorted(maps.Keys(query)) {
+		for _, value := range query[key] {
 			t = append(t, tag{key, value})
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -52,12 +54,13 @@ func ReadRequest(payload []byte) (q awsiot.JobsRequest, err error) {
 	} else if err != nil {
 		return q, invalid("The payload is not a JSON object.")
 	}
-	for name, member := range map[string]any{
+	into := map[string]any{
 		"status": &q.Status, "statusDetails": &q.StatusDetails, "stepTimeoutInMinutes": &q.StepTimeoutInMinutes,
 		"expectedVersion": &q.ExpectedVersion, "executionNumber": &q.ExecutionNumber, "clientToken": &q.ClientToken,
 		"includeJobExecutionState": &q.IncludeJobExecutionState, "includeJobDocument": &q.IncludeJobDocument,
-	} {
-		if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](json.Unmarshal(members[name], member)); ok {
+	}
+	for _, name := range slices.Sorted(maps.Keys(into)) {
+		if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](json.Unmarshal(members[name], into[name])); ok {
 			err = invalid("Member %q cannot be a %s.", strings.TrimSuffix(name+"."+mistyped.Field, "."), mistyped.Value)
 		}
 	}
@@ -225,7 +228,8 @@ func checkStep(minutes *int64, mayEnd bool) error {
 }
 
 func checkDetails(details map[string]string) error {
-	for key, value := range details {
+	for _, key := range slices.Sorted(maps.Keys(details)) {
+		value := details[key]
 		if !awsiot.JobDetailKeys.Valid(key) {
 			return invalid("Key %q of statusDetails must have 1 to 128 letters, digits, colons, underscores or hyphens.", key)
 		}

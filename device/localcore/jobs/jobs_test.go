@@ -955,3 +955,27 @@ func TestRequestsAreReadByTheNamesOfTheirMembers(t *testing.T) {
 		}
 	}
 }
+
+func TestSameOfSeveralFaultsIsReported(t *testing.T) {
+	t.Parallel()
+	payload := []byte(`{"status":1,"executionNumber":"1","expectedVersion":"1","includeJobDocument":1,"stepTimeoutInMinutes":"1"}`)
+	_, want := jobs.ReadRequest(payload)
+	for range 30 {
+		if _, err := jobs.ReadRequest(payload); err == nil || err.Error() != want.Error() {
+			t.Fatalf("%v, before %v", err, want)
+		}
+	}
+	s, err := jobs.Open(jobs.Config{Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	update := awsiot.JobsTopic{Thing: "t", Job: "j", Operation: awsiot.UpdateJobExecution}
+	for range 30 {
+		q := awsiot.JobsRequest{Status: awsiot.JobFailed, StatusDetails: map[string]string{"b": "", "a": "", "c": ""}}
+		s.Do(update, q, func(_ awsiot.JobsResponse, err error) {
+			if err == nil || !strings.Contains(err.Error(), `"a"`) {
+				t.Fatal(err)
+			}
+		})
+	}
+}

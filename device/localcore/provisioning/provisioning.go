@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -275,8 +277,8 @@ func decodeRegister(f awsiot.Format, data []byte) (token awsiot.Secret, paramete
 		return "", nil, badRequest.reject("The payload is not a %s object with certificateOwnershipToken and parameters.", f)
 	}
 	parameters = make(map[string]string, len(given))
-	for name, value := range given {
-		s, ok := value.(string)
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		s, ok := given[name].(string)
 		if !ok {
 			return "", nil, badParameters.reject("The value of parameter %s is not a string.", name)
 		}

@@ -7,6 +7,15 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
+func TestFirstOfSeveralFaultsIsReported(t *testing.T) {
+	for range 30 {
+		_, _, err := decodeRegister(awsiot.JSON, []byte(`{"parameters":{"d":1,"b":1,"a":1,"c":1}}`))
+		if err == nil || !strings.Contains(err.Error(), "parameter a ") {
+			t.Fatalf("rejected with %v", err)
+		}
+	}
+}
+
 func FuzzDecodeRegister(f *testing.F) {
 	for _, seed := range []string{
 		`{"certificateOwnershipToken":"t0ken-t0ken","parameters":{"serialNumber":"1"}}`, `{"parameters":{"a":1}}`, `null`, `[]`, ``,

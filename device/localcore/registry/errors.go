@@ -3,8 +3,10 @@ package registry
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -123,7 +125,8 @@ func checkAttributes(attributes map[string]string, typed bool) error {
 			len(attributes), limit, awsiot.MaxAttributes, awsiot.MaxAttributesUntyped)
 	}
 	size := 0
-	for name, value := range attributes {
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		value := attributes[name]
 		err := cmp.Or(checkName(awsiot.AttributeNames, "attribute name", name),
 			checkName(awsiot.AttributeValues, "the value of attribute "+name, value))
 		if err != nil {

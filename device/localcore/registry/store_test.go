@@ -331,3 +331,14 @@ func memory() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.TotalAlloc
 }
+
+func TestFirstOfSeveralBadAttributesIsReported(t *testing.T) {
+	t.Parallel()
+	r := must(Open("", Options{}))(t)
+	for range 30 {
+		_, err := r.CreateThing(Thing{Name: "t", Attributes: map[string]string{"b": "{", "a": "{", "c": "{"}})
+		if err == nil || !strings.Contains(err.Error(), "attribute a ") {
+			t.Fatal(err)
+		}
+	}
+}

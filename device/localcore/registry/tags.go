@@ -24,7 +24,8 @@ func CheckTags(tags map[string]string) error {
 	if len(tags) > MaxTags {
 		return invalid("%d tags, at most %d are allowed", len(tags), MaxTags)
 	}
-	for key, value := range tags {
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		value := tags[key]
 		switch {
 		case key == "" || utf8.RuneCountInString(key) > MaxTagKey:
 			return invalid("a tag key has %d characters, it must have 1 to %d", utf8.RuneCountInString(key), MaxTagKey)

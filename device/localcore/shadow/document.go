@@ -76,7 +76,8 @@ func readRequest(o awsiot.ShadowOperation, payload []byte) (q awsiot.ShadowDocum
 	if q.State, ok = node.(object); !ok && node != nil { // null clears the shadow
 		return q, reject(400, "State node must be an object")
 	}
-	for section, node := range q.State {
+	for _, section := range slices.Sorted(maps.Keys(q.State)) {
+		node := q.State[section]
 		title, known := map[string]string{"desired": "Desired", "reported": "Reported"}[section]
 		_, isObject := node.(object)
 		switch levels, storable := measure(node); {
