@@ -123,7 +123,6 @@ func TestParameterThatIsNotEmulatedIsNamed(t *testing.T) {
 	}
 }
 
-// A parameter that is there counts, also if it is zero or repeats what another says.
 // A request with several faults gets the same answer each time.
 func TestSameOfSeveralFaultsIsReported(t *testing.T) {
 	t.Parallel()
@@ -146,6 +145,7 @@ func TestSameOfSeveralFaultsIsReported(t *testing.T) {
 	}
 }
 
+// A parameter that is there counts, also if it is zero or repeats what another says.
 func TestNoParameterIsDropped(t *testing.T) {
 	t.Parallel()
 	h := newHandler(t)
