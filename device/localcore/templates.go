@@ -100,10 +100,9 @@ func (c Config) readTemplates() (*deployment, error) {
 
 // readFile reads a file of Templates and fills in its placeholders.
 func (c Config) readFile(name string, check func(text []byte) error) (text string, err error) {
-	path, source, err := name+" (embedded)", []byte(nil), error(nil)
-	if c.Templates == EmbeddedTemplates {
-		source, err = embeddedTemplates.ReadFile("templates/" + name)
-	} else {
+	path := name + " (embedded)"
+	source, err := embeddedTemplates.ReadFile("templates/" + name)
+	if c.Templates != EmbeddedTemplates {
 		path = filepath.Join(c.Templates, name)
 		source, err = osfile.Read(path, maxFile)
 	}
