@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 
@@ -36,14 +37,11 @@ func policyVersions(p registry.Policy) object {
 
 func (a *api) policyVersion(name string, id int) (object, error) {
 	p, err := a.Registry.GetPolicy(name)
-	if err != nil {
-		return nil, err
-	}
-	v, err := p.Find("Policy "+name, id)
+	v, versionErr := p.Find("Policy "+name, id)
 	return a.policySummary(p).with(object{
 		"policyDocument": v.Document, "policyVersionId": strconv.Itoa(v.ID), "isDefaultVersion": v.ID == p.DefaultVersion,
 		"creationDate": epoch(v.Created), "lastModifiedDate": epoch(v.Created),
-	}).optional("generationId", p.GenerationID), err
+	}).optional("generationId", p.GenerationID), cmp.Or(err, versionErr)
 }
 
 func (a *api) principalPolicies(principal registry.Target) (all []registry.Policy, err error) {

@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -55,11 +56,8 @@ func listTemplateVersions(q *request, t registry.ProvisioningTemplate) (object, 
 
 func (a *api) describeTemplateVersion(name string, id int) (object, error) {
 	t, err := a.Registry.DescribeProvisioningTemplate(name)
-	if err != nil {
-		return nil, err
-	}
-	v, err := t.Find("Template "+name, id)
-	return templateVersion(t, v).with(object{"templateBody": v.Body}), err
+	v, versionErr := t.Find("Template "+name, id)
+	return templateVersion(t, v).with(object{"templateBody": v.Body}), cmp.Or(err, versionErr)
 }
 
 func (a *api) createProvisioningClaim(template string) (object, error) {

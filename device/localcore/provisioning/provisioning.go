@@ -131,12 +131,9 @@ func (s *Service) createKeysAndCertificate(r Request) (any, error) {
 		return nil, err
 	}
 	token, err := s.createPending(r, cert)
-	if err != nil {
-		return nil, err
-	}
 	return awsiot.CreateKeysAndCertificateResponse{
 		CertificateID: cert.CertificateID, CertificatePEM: string(cert.CertificatePEM), PrivateKey: awsiot.Secret(cert.PrivateKeyPEM), CertificateOwnershipToken: token,
-	}, nil
+	}, err
 }
 
 func (s *Service) createCertificateFromCSR(ctx context.Context, r Request) (any, error) {
@@ -149,10 +146,7 @@ func (s *Service) createCertificateFromCSR(ctx context.Context, r Request) (any,
 		return nil, err
 	}
 	token, err := s.createPending(r, cert)
-	if err != nil {
-		return nil, err
-	}
-	return awsiot.CreateCertificateFromCSRResponse{CertificateID: cert.CertificateID, CertificatePEM: text, CertificateOwnershipToken: token}, nil
+	return awsiot.CreateCertificateFromCSRResponse{CertificateID: cert.CertificateID, CertificatePEM: text, CertificateOwnershipToken: token}, err
 }
 
 // createPending registers a new certificate as PENDING_ACTIVATION and returns its ownership token.
