@@ -59,17 +59,17 @@ func (p *parser) failed(n *jsontree.Node, err error) {
 }
 
 func (p *parser) document(root *jsontree.Node) *Document {
-	fields := p.object(root, "Version", "Id", "Statement")
-	if version := fields["Version"]; version == nil {
+	p.object(root, "Version", "Id", "Statement")
+	if version := root.Get("Version"); version == nil {
 		p.fail(root, "Version is missing; it must be %q", Version)
 	} else if version.Kind != jsontree.String || version.Text != Version {
 		p.fail(version, "Version must be %q", Version)
 	}
-	if id := fields["Id"]; id != nil {
+	if id := root.Get("Id"); id != nil {
 		p.text(id)
 	}
 	doc := &Document{}
-	statement := fields["Statement"]
+	statement := root.Get("Statement")
 	if statement == nil {
 		p.fail(root, "Statement is missing")
 		return doc
@@ -97,31 +97,31 @@ var (
 )
 
 func (p *parser) statement(n *jsontree.Node) *Statement {
-	fields := p.object(n, "Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition")
+	p.object(n, "Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition")
 	s := &Statement{}
-	if sid := fields["Sid"]; sid != nil {
+	if sid := n.Get("Sid"); sid != nil {
 		if s.Sid = p.text(sid); !sidFormat.MatchString(s.Sid) {
 			p.fail(sid, "Sid %q may hold letters and digits only", s.Sid)
 		}
 	}
-	if effect := fields["Effect"]; effect == nil {
+	if effect := n.Get("Effect"); effect == nil {
 		p.fail(n, "Effect is missing; it must be Allow or Deny")
 	} else if s.Effect = Effect(effect.Text); effect.Kind != jsontree.String || s.Effect != Allow && s.Effect != Deny {
 		p.fail(effect, "Effect must be Allow or Deny, in this spelling")
 	}
-	s.Actions = p.clause(n, fields, "Action", func(text string) error {
+	s.Actions = p.clause(n, "Action", func(text string) error {
 		if !actionFormat.MatchString(text) {
 			return fmt.Errorf("action %q must be * or SERVICE:NAME, such as iot:Publish", text)
 		}
 		return nil
 	})
-	s.Resources = p.clause(n, fields, "Resource", func(text string) error {
+	s.Resources = p.clause(n, "Resource", func(text string) error {
 		if err := checkARN(text); text != "*" && err != nil {
 			return fmt.Errorf("the resource %q is not in valid ARN format: %w", text, err)
 		}
 		return nil
 	})
-	if c := fields["Condition"]; c != nil {
+	if c := n.Get("Condition"); c != nil {
 		s.conditions = p.conditions(c)
 	}
 	return s
@@ -129,8 +129,8 @@ func (p *parser) statement(n *jsontree.Node) *Statement {
 
 // clause compiles the texts of a key or of its opposite, such as Action or NotAction, of which
 // exactly one must be there.
-func (p *parser) clause(n *jsontree.Node, fields map[string]*jsontree.Node, name string, check func(string) error) (c Clause) {
-	value, opposite := fields[name], fields["Not"+name]
+func (p *parser) clause(n *jsontree.Node, name string, check func(string) error) (c Clause) {
+	value, opposite := n.Get(name), n.Get("Not"+name)
 	switch {
 	case value != nil && opposite != nil:
 		p.fail(n, "%s and Not%s exclude each other", name, name)
@@ -175,10 +175,9 @@ func listed(n *jsontree.Node) []*jsontree.Node {
 	return []*jsontree.Node{n}
 }
 
-// object reads an object whose keys are among the known ones.
-func (p *parser) object(n *jsontree.Node, known ...string) map[string]*jsontree.Node {
+// object expects an object whose keys are among the known ones.
+func (p *parser) object(n *jsontree.Node, known ...string) {
 	p.expect(n, jsontree.Object)
-	fields := map[string]*jsontree.Node{}
 	for _, m := range n.Items {
 		i := slices.IndexFunc(known, func(name string) bool { return strings.EqualFold(m.Key, name) })
 		switch {
@@ -190,7 +189,5 @@ func (p *parser) object(n *jsontree.Node, known ...string) map[string]*jsontree.
 		default:
 			p.fail(m, "unknown key %q; known are %s", m.Key, strings.Join(known, ", "))
 		}
-		fields[m.Key] = m
 	}
-	return fields
 }
