@@ -36,7 +36,8 @@ type Config struct {
 	Log      *slog.Logger // receives rejected MQTT requests, and what fails without a caller
 }
 
-// A Service holds the jobs of one account. It is safe for concurrent use.
+// A Service holds the jobs of one account. What it rejects gives an [*awsiot.JobsError]; any other
+// error is of the store. It is safe for concurrent use.
 type Service struct {
 	config Config
 	wake   chan struct{} // of Run, after due became earlier or the registry changed

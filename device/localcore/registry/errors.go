@@ -14,7 +14,7 @@ import (
 )
 
 // An Error is a rejection, as the control plane of AWS IoT would answer it. Test
-// for it with errors.As and compare Code.
+// for it with [errors.AsType] and compare Code.
 type Error struct {
 	Code    string // AWS's exception name, one of the Code constants
 	Status  int    // the HTTP status that goes with Code

@@ -51,7 +51,8 @@ type Options struct {
 }
 
 // A Registry holds the records. It is safe for concurrent use. Records that it
-// returns belong to the caller.
+// returns belong to the caller. What it rejects gives an [*Error]; any other error
+// of a mutation is of the file, and then nothing of it has happened.
 type Registry struct {
 	options   Options
 	committed atomic.Pointer[state] // never changed, only replaced

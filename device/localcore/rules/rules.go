@@ -54,7 +54,8 @@ const (
 	maxHops     = 10   // republish actions that one message can cause in a row
 )
 
-// A Service holds the topic rules of one account. It is safe for concurrent use.
+// A Service holds the topic rules of one account. What it rejects gives an [*Error]; any other error
+// is of the store. It is safe for concurrent use.
 type Service struct {
 	config  Config
 	queue   chan delivery

@@ -40,8 +40,8 @@ type Config struct {
 	Log          *slog.Logger
 }
 
-// A Service holds the tunnels of one account. It is safe for concurrent use, and an http.Handler
-// for the data plane.
+// A Service holds the tunnels of one account. Its errors are of type [*Error]. It is safe for
+// concurrent use, and an http.Handler for the data plane.
 type Service struct {
 	config   Config
 	handlers sync.WaitGroup // of the data plane
