@@ -75,6 +75,9 @@ func buildKilling(name, tags string) (string, error) {
 	cgo := "CGO_ENABLED=0"
 	if strings.Contains(tags, "pkcs11") {
 		cgo = "CGO_ENABLED=1"
+		if _, err := withPKCS11(); err != nil { // compiles what both need, once
+			return "", err
+		}
 	}
 	return path, runTool("env", cgo, "go", "build", "-overlay", overlay, "-tags", tags, "-o", path, module+"device/cmd/iot_device")
 }

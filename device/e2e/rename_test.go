@@ -49,7 +49,8 @@ func TestRenamedModulesBuild(t *testing.T) {
 		t.Errorf("gofmt would change %s", unformatted)
 	}
 	for module, pkg := range map[string]string{"device": "./localcore/provisioning", "hook": "./admit", "infra": "./stack"} {
-		inCopy(t, filepath.Join(root, module), nil, "go", "vet", pkg)
+		// This compiles the tests, too, and links nothing. What go vet finds does not depend on the path.
+		inCopy(t, filepath.Join(root, module), nil, "go", "list", "-export", "-test", pkg)
 		if got, want := inCopy(t, filepath.Join(root, module), nil, "go", "list", "-m"), own+"/"+module+"\n"; got != want {
 			t.Errorf("module %q, want %q", got, want)
 		}
