@@ -60,7 +60,7 @@ func linkPrograms() error {
 func buildHook() error {
 	args := []string{"build", "-o", filepath.Join(binDir, "hook")}
 	if raceEnabled {
-		args = append(args, "-race")
+		args = append(args, "-race", "-gcflags=github.com/aws/aws-sdk-go-v2/...=-l") // as make has them
 	}
 	cmd := exec.Command("go", append(args, ".")...)
 	cmd.Dir = filepath.Join(deviceDir, "..", "hook")
