@@ -10,6 +10,7 @@ that of this Python, it only runs the command.
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -88,6 +89,7 @@ def main():
             ended()  # it may have, before there was who notices
             os.environ["AWS_CONFIG_FILE"] = os.devnull
             awscli.clidriver.create_clidriver()  # imports the rest
+            gc.freeze()  # where a child looks for garbage, it copies what it shares with this process
             while True:
                 client, _ = listener.accept()
                 if os.fork() == 0:
