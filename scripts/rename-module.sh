@@ -40,13 +40,9 @@ main() {
 
 	# The old path where a word ends: not where another begins with it.
 	pattern=$(printf '%s' "$old" | sed 's/[.]/\\./g')
-	work=$(mktemp)
-	trap 'rm -f -- "$work"' EXIT
-	trap 'exit 130' HUP INT TERM
-	git grep -lI -e "$old" | while read -r file; do
-		sed "s#$pattern\([^a-zA-Z0-9_-]\|\$\)#$new\1#g" "$file" >"$work"
-		cat "$work" >"$file"
-	done
+	# Without a suffix, the option is another one in each sed.
+	git grep -lIz -e "$old" | xargs -0 sed -i.before "s#$pattern\([^a-zA-Z0-9_-]\|\$\)#$new\1#g"
+	git ls-files -oz '*.before' | xargs -0 rm -f --
 	# Imports and requirements are sorted by path.
 	git ls-files '*.go' | xargs gofmt -w
 	for module in device hook infra; do (cd "$module" && go mod edit -fmt); done

@@ -59,6 +59,9 @@ func TestRenamedModulesBuild(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(root, "Makefile")); err != nil || !strings.Contains(string(text), "-X "+own+"/device/internal/cli.") {
 		t.Errorf("the Makefile sets versions of another module: %v", err)
 	}
+	if extra := inCopy(t, root, nil, "git", "ls-files", "-o"); extra != "" {
+		t.Errorf("files are left behind:\n%s", extra)
+	}
 	inCopy(t, root, nil, rename, "example.com/fleety")
 	if diff := inCopy(t, root, nil, "git", "diff", "--stat"); diff != "" {
 		t.Errorf("renamed and back:\n%s", diff)
