@@ -108,10 +108,10 @@ func New(c Config) (*Broker, error) {
 			file.Close()
 		}
 	}
-	if err == nil {
-		return b, nil
+	if err != nil {
+		return nil, fmt.Errorf("opening the broker's state %s: %w", c.State, err)
 	}
-	return nil, fmt.Errorf("opening the broker's state %s: %w", c.State, err)
+	return b, nil
 }
 
 // Serve begins to accept connections on all ports that Listen opened. Close ends it, the end of ctx
