@@ -159,7 +159,8 @@ func (b *Broker) disconnected(c *Conn) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c.established.Load() && (len(b.past) < maxPast || b.past[c.principal.ClientID].Since != time.Time{}) {
+	_, known := b.past[c.principal.ClientID]
+	if c.established.Load() && (known || len(b.past) < maxPast) {
 		state := c.state()
 		state.Connected, state.Since, state.DisconnectReason = false, b.config.Now(), reason
 		b.past[c.principal.ClientID] = state
