@@ -323,7 +323,7 @@ func options(text string, names ...string) (map[string]string, string) {
 	for {
 		word, rest, _ := strings.Cut(text, " ")
 		name, value, ok := strings.Cut(word, "=")
-		if !ok || len(names) > 0 && !strings.Contains(" "+strings.Join(names, " ")+" ", " "+name+" ") {
+		if !ok || len(names) > 0 && !slices.Contains(names, name) {
 			return found, text
 		}
 		found[name], text = value, strings.TrimSpace(rest)
