@@ -9,7 +9,7 @@ import (
 
 // A retained holds the messages that later subscribers get. It is safe for concurrent use.
 type retained struct {
-	mu      sync.Mutex
+	mu      sync.Mutex          // held while the store is written, so that what is read is stored
 	byTopic map[string]*Message // under mu
 	bytes   int                 // of all, under mu
 }

@@ -43,7 +43,7 @@ type Service struct {
 	wake   chan struct{} // of Run, after due became earlier or the registry changed
 	stale  atomic.Bool   // the registry changed
 
-	mu     sync.Mutex
+	mu     sync.Mutex      // held while the store is written, so that what is read is stored
 	jobs   map[string]*job // by id
 	serial int64           // of the latest job or execution
 	due    time.Time       // when Run has work next, zero for never

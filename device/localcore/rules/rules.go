@@ -61,7 +61,7 @@ type Service struct {
 	queue   chan delivery
 	working errgroup.Group // actions in the background, maxUnderWay at most
 
-	mu    sync.RWMutex
+	mu    sync.RWMutex     // held while the store is written, so that what is read is stored
 	rules map[string]*rule // by name
 }
 

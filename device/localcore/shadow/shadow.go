@@ -37,7 +37,7 @@ type Config struct {
 type Service struct {
 	config Config
 
-	mu      sync.Mutex
+	mu      sync.Mutex               // held while the store is written, so that what is read is stored
 	shadows map[string]record        // by key; under mu
 	rates   map[string]*rate.Limiter // of requests for a shadow, by key; under mu
 }
