@@ -80,26 +80,37 @@ func (a *api) testAuthorization(clientID string, principal registry.Target, info
 			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", awsiot.Clip(info.ActionType))
 		}
 		for _, resource := range info.Resources {
-			d := a.Evaluate(policies, action, resource, session)
-			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, d))
+			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, policies, func(p registry.PolicyDocument) policy.Decision {
+				return a.Evaluate([]registry.PolicyDocument{p}, action, resource, session)
+			}))
 		}
 	}
 	return object{"authResults": results}, nil
 }
 
-func (a *api) authResult(info authInfo, d policy.Decision) object {
-	by := object{"policies": []object{}}
-	if d.Policy != "" {
-		by["policies"] = []object{a.policyName(d.Policy)}
+// authResult lists what each policy by itself decides.
+func (a *api) authResult(info authInfo, policies []registry.PolicyDocument, evaluate func(registry.PolicyDocument) policy.Decision) object {
+	allowed, implicit, explicit := []object{}, []object{}, []object{}
+	for _, p := range policies {
+		list := &implicit
+		if d := evaluate(p); d.Allowed {
+			list = &allowed
+		} else if d.Statement != nil {
+			list = &explicit
+		}
+		*list = append(*list, a.policyName(p.Name))
 	}
-	out := object{"authInfo": info, "missingContextValues": []string{}}
-	switch {
-	case d.Allowed:
-		return out.with(object{"authDecision": "ALLOWED", "allowed": by})
-	case d.Statement != nil:
-		return out.with(object{"authDecision": "EXPLICIT_DENY", "denied": object{"explicitDeny": by}})
+	decision := "IMPLICIT_DENY"
+	if len(explicit) > 0 {
+		decision = "EXPLICIT_DENY"
+	} else if len(allowed) > 0 {
+		decision = "ALLOWED"
 	}
-	return out.with(object{"authDecision": "IMPLICIT_DENY", "denied": object{"implicitDeny": by}})
+	by := func(policies []object) object { return object{"policies": policies} }
+	return object{
+		"authInfo": info, "authDecision": decision, "missingContextValues": []string{},
+		"allowed": by(allowed), "denied": object{"implicitDeny": by(implicit), "explicitDeny": by(explicit)},
+	}
 }
 
 func newRoleAlias(name, role string, seconds time.Duration) registry.RoleAlias {

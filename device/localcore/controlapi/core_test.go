@@ -48,7 +48,7 @@ func TestRegisterThing(t *testing.T) {
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_TestAuthorization.html:
 // TestAuthorization answers ALLOWED, IMPLICIT_DENY or EXPLICIT_DENY, with
-// policies added or left out.
+// policies added or left out, and lists the policies by what each decides.
 func TestAuthorizationByTheEffectivePolicies(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()
@@ -73,12 +73,23 @@ func TestAuthorizationByTheEffectivePolicies(t *testing.T) {
 		}
 		return out
 	}
-	got := ask(nil, nil)
-	if diff := cmp.Diff([]types.AuthDecision{"ALLOWED", "IMPLICIT_DENY"}, decisions(got)); diff != "" {
+	if diff := cmp.Diff([]types.AuthDecision{"ALLOWED", "IMPLICIT_DENY"}, decisions(ask(nil, nil))); diff != "" {
 		t.Error(diff)
 	}
-	if *got[0].Allowed.Policies[0].PolicyName != "policy" {
-		t.Errorf("allowed by %+v", got[0].Allowed.Policies)
+	names := func(policies []types.Policy) (out string) {
+		for _, p := range policies {
+			if *p.PolicyArn != arnPrefix+"policy/"+*p.PolicyName {
+				t.Errorf("%s is %s", *p.PolicyName, *p.PolicyArn)
+			}
+			out += *p.PolicyName + " "
+		}
+		return out
+	}
+	for i, want := range [][3]string{{"policy ", "", "deny "}, {"", "policy ", "deny "}} {
+		r := ask([]string{"deny"}, nil)[i]
+		if got := [3]string{names(r.Allowed.Policies), names(r.Denied.ImplicitDeny.Policies), names(r.Denied.ExplicitDeny.Policies)}; got != want {
+			t.Errorf("allowed, implicitly and explicitly denied by %q, want %q", got, want)
+		}
 	}
 	if diff := cmp.Diff([]types.AuthDecision{"EXPLICIT_DENY", "EXPLICIT_DENY"}, decisions(ask([]string{"deny"}, nil))); diff != "" {
 		t.Error(diff)
