@@ -221,20 +221,20 @@ type Step struct {
 	RoundTrips int
 	Err        error
 	Wait       bool // it waits before another attempt
+	Ended      bool // else it begins
 }
 
-// StepBegins shows that a step begins, also to the service manager.
-func (c *Console) StepBegins(s Step) {
-	c.Notify("STATUS=" + s.Text)
-	if c.records == nil {
-		c.steps.Begin(s.Text, s.Wait)
-	}
-}
-
-// StepEnds shows that a step is done, and what it cost, or that it has failed, and why, and the
-// latter also to the service manager.
-func (c *Console) StepEnds(s Step) {
-	if s.Err != nil {
+// ShowStep shows that a step begins, that it is done, and what it cost, or that it has failed, and
+// why. To the service manager it does not show that a step is done.
+func (c *Console) ShowStep(s Step) {
+	switch {
+	case !s.Ended:
+		c.Notify("STATUS=" + s.Text)
+		if c.records == nil {
+			c.steps.Begin(s.Text, s.Wait)
+		}
+		return
+	case s.Err != nil:
 		c.Notify("STATUS=" + s.Text + ": " + s.Err.Error())
 	}
 	attrs := []any{"step", s.Name, "text", s.Text, "elapsedMs", s.Elapsed.Milliseconds(), "roundTrips", s.RoundTrips}
@@ -254,11 +254,11 @@ func (c *Console) StepEnds(s Step) {
 // Step shows a step around its work, and returns the work's error.
 func (c *Console) Step(name, text string, work func() error) error {
 	s := Step{Name: name, Text: text}
-	c.StepBegins(s)
+	c.ShowStep(s)
 	began := time.Now()
 	s.Err = work()
-	s.Elapsed = time.Since(began)
-	c.StepEnds(s)
+	s.Elapsed, s.Ended = time.Since(began), true
+	c.ShowStep(s)
 	return s.Err
 }
 

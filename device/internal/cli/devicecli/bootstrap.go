@@ -191,12 +191,7 @@ func showStep(console *cli.Console, e provision.Event) {
 	case e.Detail != "":
 		text += " (" + e.Detail + ")"
 	}
-	step := cli.Step{Name: string(e.Step), Text: text, Elapsed: e.Elapsed, RoundTrips: e.RoundTrips, Err: e.Err, Wait: e.Step == provision.StepWait}
-	if !e.Ended {
-		console.StepBegins(step)
-	} else {
-		console.StepEnds(step)
-	}
+	console.ShowStep(cli.Step{Name: string(e.Step), Text: text, Elapsed: e.Elapsed, RoundTrips: e.RoundTrips, Err: e.Err, Wait: e.Step == provision.StepWait, Ended: e.Ended})
 }
 
 // A bootstrapResult is what bootstrap prints. Its JSON keys are part of the command's contract.

@@ -43,7 +43,7 @@ func (b *progress) show(p fleet.Progress) {
 		const width = 20
 		full := min(width, width*done/max(1, total))
 		bar := strings.Repeat("#", full) + strings.Repeat(".", width-full)
-		b.console.StepBegins(cli.Step{Text: b.line + " [" + bar + "]", Wait: true}) // the next one replaces it
+		b.console.ShowStep(cli.Step{Text: b.line + " [" + bar + "]", Wait: true}) // the next one replaces it
 	case b.phase != "" && b.phase != p.Phase, time.Since(b.shown) >= lineEvery:
 		b.shown = time.Now()
 		b.console.Note(fmt.Sprintf("%s: %d of %d, %s", p.Phase, done, total, text))
@@ -56,7 +56,7 @@ func (b *progress) show(p fleet.Progress) {
 // end leaves the line.
 func (b *progress) end() {
 	if b.line != "" {
-		b.console.StepBegins(cli.Step{Text: b.line})
+		b.console.ShowStep(cli.Step{Text: b.line})
 		_, _ = io.WriteString(b.console.Err, "") // ends it
 		b.line = ""
 	}
