@@ -69,10 +69,8 @@ func (d *directory) checkFiles(f Files) error {
 		earlier = append(earlier, p)
 	}
 	for _, p := range reserved {
-		for _, temp := range working {
-			if p.Same(temp) {
-				return &FileError{ErrConflict, p.Name, "has a name that is needed for a temporary file"}
-			}
+		if slices.ContainsFunc(working, p.Same) {
+			return &FileError{ErrConflict, p.Name, "has a name that is needed for a temporary file"}
 		}
 	}
 	if r, _, err := d.readRecord(f.Record); err == nil && r.SerialNumber != d.SerialNumber {

@@ -35,9 +35,8 @@ const (
 	ackDelay        = 10 * time.Millisecond // how long a PUBACK waits for a packet to share a write with
 )
 
-// transferTime returns how long so many bytes may take on the slowest link that is reckoned with,
-// one of 2 KB per second.
-func transferTime(bytes int) time.Duration { return time.Duration(bytes) * time.Second / (2 << 10) }
+// slowest is the slowest link that is reckoned with, in bytes per second.
+const slowest = 2 << 10
 
 // maxRecord is what one TLS record holds, in bytes.
 const maxRecord = 16 << 10
@@ -252,7 +251,7 @@ func (s *Session) sendTime() time.Duration {
 	for _, r := range s.waiting {
 		ahead += r.size
 	}
-	return transferTime(ahead)
+	return time.Duration(ahead) * time.Second / slowest
 }
 
 // send registers the requests and starts to write them, after what waits to be written.
