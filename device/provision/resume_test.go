@@ -96,6 +96,47 @@ func TestExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
 	}
 }
 
+// A token expires within a run, too, while RegisterThing is throttled. The run requests one more
+// certificate, and no more than that.
+func TestExpiredTokenOfTheRunItself(t *testing.T) {
+	for name, expiries := range map[string]int{"once": 1, "always": 100} {
+		for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
+			t.Run(name+"/"+string(keys), func(t *testing.T) {
+				d := newDevice(t, startEmulator(t))
+				d.config.Keys = keys
+				left, requested := expiries, 0
+				d.config.Progress = func(e provision.Event) {
+					if e.Step == provision.StepCreate && e.Ended {
+						requested++
+					}
+					if e.Step != provision.StepStore || !e.Ended || left == 0 {
+						return
+					}
+					left--
+					if _, err := d.core.ExpireTokens(); err != nil {
+						t.Error(err)
+					}
+				}
+				_, err := d.run(t)
+				if requested != 2 {
+					t.Errorf("%d certificates were requested, want 2", requested)
+				}
+				if name == "once" && err != nil {
+					t.Fatal(err)
+				}
+				if name == "always" && awsiot.ClassOf(err) != awsiot.Denied {
+					t.Errorf("error %v of class %v, want %v", err, awsiot.ClassOf(err), awsiot.Denied)
+				}
+				left = 0
+				if _, err := d.run(t); err != nil {
+					t.Fatal(err)
+				}
+				d.check(t)
+			})
+		}
+	}
+}
+
 func TestReprovisioningRetiresTheOldCertificate(t *testing.T) {
 	d := newDevice(t, startEmulator(t))
 	first, err := d.run(t)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -158,7 +159,9 @@ func (r *run) attempt(ctx context.Context) error {
 	if r.journal.Stage() < identity.Registered {
 		wasUnresolved := r.unresolved
 		err := r.exchange(ctx)
-		if err != nil && wasUnresolved && r.journal.Stage() == identity.CertificateHeld {
+		rejection, rejected := errors.AsType[*awsiot.ErrorResponse](err)
+		expired := rejected && strings.HasPrefix(rejection.ErrorCode, "InvalidCertificateOwnershipToken") // as while RegisterThing was retried
+		if err != nil && (wasUnresolved || expired) && r.journal.Stage() == identity.CertificateHeld {
 			r.repeated = true
 			if class := awsiot.ClassOf(err); class == awsiot.Denied || class == awsiot.Misconfigured {
 				err = r.resolve(ctx, err)
@@ -350,7 +353,7 @@ func (r *run) resolve(ctx context.Context, err error) error {
 			return probeErr
 		case !rejected || deniesDevice(rejection):
 			return err
-		case r.ExpectedThingName == "" || time.Since(began) > r.timing.resolve:
+		case r.ExpectedThingName == "" || !r.unresolved || time.Since(began) > r.timing.resolve:
 			return r.renew(err)
 		}
 	}
