@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -240,6 +241,32 @@ func TestStoppedAgentDrainsItsOutbox(t *testing.T) {
 	defer o.Close()
 	if s := o.Stats(); s.Messages != 0 {
 		t.Errorf("left: %+v", s)
+	}
+}
+
+// What is stored while the clock is ahead, as one that has lost its battery may be, has no age below
+// zero: an alarm on the age would not go off, and rates and sums of it would be wrong.
+func TestAgesInMetricsAreNotNegative(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stop := w.run(t)
+	w.await(t, connected)
+	stop()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(50 * 365 * 24 * time.Hour) // the clock of a bubble begins in 2000
+		o := outbox.New(outbox.Config{Path: filepath.Join(w.config.Dir, "outbox.db")})
+		defer o.Close()
+		if err := o.Put("fleet/"+thing+"/up/telemetry", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	w.Server.Close()
+	w.run(t)
+	w.awaitMetrics(t, "\niot_device_outbox_messages 1\n")
+	for line := range strings.Lines(w.get(t, "/metrics")) {
+		if !strings.HasPrefix(line, "#") && strings.Contains(line, " -") {
+			t.Error(line)
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func (a *agent) metrics() []byte {
 	}
 	oldest := 0.0
 	if !out.Oldest.IsZero() {
-		oldest = now.Sub(out.Oldest).Seconds()
+		oldest = max(0, now.Sub(out.Oldest).Seconds()) // the clock may have been set back since
 	}
 	metric("connected", "gauge", "1 while the device is connected to AWS IoT.", "", connected)
 	metric("connected_seconds_total", "counter", "Time for which the device was connected.", "", total.Seconds())
@@ -144,7 +144,7 @@ func (a *agent) metrics() []byte {
 	metric("subscribers", "gauge", "Programs that subscribe.", "", subscribers)
 	metric("subscribers_dropped_total", "counter", "Subscribers dropped because they were slow.", "", slow)
 	metric("rotations_total", "counter", "Replacements of key and certificate, by result.", `{result="done"}`, s.rotations, `{result="failed"}`, s.rotationsFailed)
-	metric("certificate_age_seconds", "gauge", "Time since the certificate became valid.", "", now.Sub(s.identity.Certificate.NotBefore).Seconds())
+	metric("certificate_age_seconds", "gauge", "Time since the certificate became valid.", "", max(0, now.Sub(s.identity.Certificate.NotBefore).Seconds()))
 	metric("certificate_not_before_seconds", "gauge", "When the certificate became valid, as Unix time.", "", s.identity.Certificate.NotBefore.Unix())
 	metric("certificate_not_after_seconds", "gauge", "When the certificate expires, as Unix time.", "", s.identity.Certificate.NotAfter.Unix())
 	var b bytes.Buffer
