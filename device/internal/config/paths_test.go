@@ -251,3 +251,25 @@ func TestAllowedJobOperationsAreAList(t *testing.T) {
 		}
 	}
 }
+
+// A path that the system has no room for is found when the configuration is read, wherever it is
+// written, and not when the agent listens or a program asks it.
+func TestPathOfTheSocketHasALimit(t *testing.T) {
+	fits, long := "/"+strings.Repeat("x", 106), "/"+strings.Repeat("x", 107)
+	for place, sources := range map[string]config.Sources{
+		"device.yaml:4:17": {},
+		"environment variable IOT_DEVICE_AGENT_SOCKET": {Environ: []string{"IOT_DEVICE_AGENT_SOCKET=" + long}},
+		"--set": {Flags: []config.Setting{{Key: "agent.socket", Value: long, Flag: "--set"}}},
+	} {
+		file := good + "agent: {socket: " + long + "}\n"
+		_, err := load(t, file, sources)
+		if want := place + ": agent.socket is a path of 108 bytes; use one of 107 at most, as in /run/iot_device/api.sock"; err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	for _, socket := range []string{fits, "a.sock"} {
+		if _, err := load(t, good+"agent: {socket: "+socket+"}\n", config.Sources{}); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/osfile"
@@ -23,6 +24,9 @@ const maxSerialLength = 64
 // maxShadows leaves filters of a connection, of which AWS IoT allows 50, to others: a shadow takes
 // six.
 const maxShadows = 6
+
+// maxSocket is the longest path of a Unix socket, in bytes: a NUL is behind it (sun_path).
+const maxSocket = len(syscall.RawSockaddrUnix{}.Path) - 1
 
 const (
 	askForEndpoint            = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`
@@ -138,7 +142,8 @@ func (v *validation) bootstrap() {
 }
 
 func (v *validation) agent() {
-	tunnel, shadows := v.c.Agent.Tunnel, v.c.Agent.Shadows
+	socket, tunnel, shadows := v.c.Agent.Socket, v.c.Agent.Tunnel, v.c.Agent.Shadows
+	v.check(len(socket) > maxSocket, "agent.socket", fmt.Sprintf("use one of %d at most, as in /run/iot_device/api.sock", maxSocket), "is a path of %d bytes", len(socket))
 	for _, name := range slices.Sorted(maps.Keys(tunnel.Services)) {
 		if !awsiot.TunnelServices.Valid(name) {
 			v.bad(servicesKey, "use only a-z A-Z 0-9 : _ -, 128 characters at most", "service %q is not a name that AWS IoT allows", name)
