@@ -80,8 +80,25 @@ type state struct {
 	Applied object `json:"applied"`
 }
 
-// New returns the shadow with the state that an earlier process has left.
-func New(c Config) *Shadow {
+// The counters.
+const (
+	countAccepted  = "accepted"
+	countConflict  = "conflict"  // 409
+	countThrottled = "throttled" // 429
+	countDropped   = "dropped"   // a change that AWS IoT will never accept: 400, 413
+	countFailed    = "failed"
+	countMalformed = "malformed" // a message
+	countOld       = "old"       // a message with a version before the present one
+	countForeign   = "foreign"   // a message of another thing
+	countOverflow  = "overflow"  // a message, while too many waited
+)
+
+// New returns the shadow with the state that an earlier process has left. It is an error if AWS IoT
+// does not allow the name.
+func New(c Config) (*Shadow, error) {
+	if c.Name != "" && !awsiot.ShadowNames.Valid(c.Name) {
+		return nil, fmt.Errorf("shadow name %q: use %s", c.Name, awsiot.ShadowNames)
+	}
 	c.Timeout = cmp.Or(c.Timeout, time.Minute)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	s := &Shadow{
@@ -90,7 +107,7 @@ func New(c Config) *Shadow {
 		changed:  make(chan struct{}, 1),
 		desired:  make(chan struct{}, 1),
 		stale:    true,
-		counters: map[string]uint64{"malformed": 0},
+		counters: map[string]uint64{countMalformed: 0},
 	}
 	s.config.Log = c.Log.With("shadow", s.Name())
 	switch data, err := os.ReadFile(s.path()); {
@@ -101,7 +118,7 @@ func New(c Config) *Shadow {
 		s.config.Log.Error("the stored shadow cannot be read and is begun anew", "path", s.path(), "error", err)
 	}
 	s.show()
-	return s
+	return s, nil
 }
 
 // Name returns "shadow", or "shadow/NAME" for a named one.

@@ -146,7 +146,11 @@ func (c *cloud) connect(t *testing.T, s *shadow.Shadow) (disconnect func()) {
 
 func open(t *testing.T, c shadow.Config) *shadow.Shadow {
 	t.Helper()
-	return shadow.New(c)
+	s, err := shadow.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // run applies desired states until the function that it returns is called.
@@ -564,6 +568,19 @@ func TestChangesThatAWSWouldRejectAreErrors(t *testing.T) {
 	full := open(t, shadow.Config{Dir: filepath.Join(t.TempDir(), "missing")})
 	if e, ok := errors.AsType[*shadow.Error](full.Update([]byte(`{"state":{"reported":{"a":1}}}`))); !ok || e.StatusCode != 503 || full.Document().Pending {
 		t.Errorf("without a disk: %v", e)
+	}
+}
+
+func TestNamesThatAWSDoesNotAllowAreErrors(t *testing.T) {
+	for _, name := range []string{"a/b", "#", " ", strings.Repeat("x", 65)} {
+		if _, err := shadow.New(shadow.Config{Name: name, Dir: t.TempDir()}); err == nil {
+			t.Errorf("%q is accepted", name)
+		}
+	}
+	for _, name := range []string{"", "a:b-c_1", strings.Repeat("x", 64)} {
+		if _, err := shadow.New(shadow.Config{Name: name, Dir: t.TempDir()}); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
 	}
 }
 

@@ -8,7 +8,10 @@ import (
 
 // While a shadow is being stored, the agent still answers for it and receives messages.
 func TestSlowDiskHoldsNobodyUp(t *testing.T) {
-	s := New(Config{Dir: t.TempDir()})
+	s, err := New(Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Update([]byte(`{"state":{"reported":{"a":1}}}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +28,7 @@ func TestSlowDiskHoldsNobodyUp(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		s.Metrics(func(_, _, _ string, samples ...any) {
-			if n := samples[1].(map[string]uint64)["overflow"]; n != 1 {
+			if n := samples[1].(map[string]uint64)[countOverflow]; n != 1 {
 				t.Errorf("%d messages were dropped", n)
 			}
 		})

@@ -43,7 +43,7 @@ func (s *Shadow) Deliver(m session.Message) bool {
 	case s.inbox <- m:
 	default: // the state will be got instead
 		s.missed.Store(true)
-		s.count("overflow")
+		s.count(countOverflow)
 	}
 	return true
 }
@@ -88,7 +88,7 @@ func (s *Shadow) Serve(ctx context.Context, conn session.Shared) error {
 			r.deadline = time.Now().Add(answerTimeout) // on a slow link others may have been sent before
 			if err != nil && ctx.Err() == nil {
 				x.fail("publishing a request to the Device Shadow service", err)
-				x.repeat("failed")
+				x.repeat(countFailed)
 			}
 		}
 		due := x.retryAt
@@ -106,7 +106,7 @@ func (s *Shadow) Serve(ctx context.Context, conn session.Shared) error {
 		case <-expired:
 			if x.waiting != nil {
 				x.fail("waiting for the Device Shadow service", context.DeadlineExceeded)
-				x.repeat("failed")
+				x.repeat(countFailed)
 			}
 		case <-ctx.Done():
 			return nil
@@ -163,10 +163,10 @@ func (x *exchange) receive(thing string, m session.Message) {
 	wellFormed := len(m.Payload) <= maxMessage && utf8.Valid(m.Payload)
 	switch {
 	case t.Thing != thing:
-		x.count("foreign")
+		x.count(countForeign)
 	case response == "rejected":
 		if !wellFormed || json.Unmarshal(m.Payload, &rejected) != nil || rejected.Code == 0 {
-			x.count("malformed")
+			x.count(countMalformed)
 		} else if x.waiting != nil && x.waiting.operation == t.Operation && (rejected.ClientToken == "" || rejected.ClientToken == x.waiting.token) {
 			x.rejected(rejected)
 		} // another client's
@@ -178,14 +178,14 @@ func (x *exchange) receive(thing string, m session.Message) {
 			x.waiting = nil // its response may be of before the deletion
 		}
 	case !wellFormed || awsiot.DecodeJSON(m.Payload, &d) != nil || d.Version == nil || *d.Version < 0:
-		x.count("malformed")
+		x.count(countMalformed)
 	default:
 		if response == "delta" {
 			d.State = object{"desired": d.State}
 		}
 		known, err := sections(d.State)
 		if err != nil || response == "delta" && len(d.State["desired"].(object)) == 0 {
-			x.count("malformed")
+			x.count(countMalformed)
 			return
 		}
 		x.update(t.Operation, d, known, response == "accepted")
@@ -209,14 +209,14 @@ func (x *exchange) update(o awsiot.ShadowOperation, d awsiot.ShadowDocument, kno
 		delta, _ := d.State["delta"].(object)
 		x.synced, x.again = true, x.again || len(delta) > 0
 	case version < st.Version:
-		x.count("old")
+		x.count(countOld)
 		x.stale = x.stale || time.Since(x.got) > checkInterval
 	default:
 		x.stale = x.stale || version > st.Version+1 // something was missed
 		st.Version, st.Known = version, merge(st.Known, known)
 	}
 	if ours && accepted {
-		x.count("accepted")
+		x.count(countAccepted)
 		x.fault, x.waiting = "", nil
 		if o == awsiot.UpdateShadow || len(st.Queue) == 0 {
 			x.delay, x.conflicts = 0, 0
@@ -247,13 +247,13 @@ func (x *exchange) rejected(r awsiot.ShadowError) {
 	case r.Code == 404 && x.waiting.operation == awsiot.GetShadow: // there is none yet
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.count("accepted")
+		x.count(countAccepted)
 		st := x.state
 		st.Version, st.Known = 0, object{}
 		x.synced, x.stale, x.fault, x.waiting = true, false, "", nil
 		x.adopt(st)
 	case r.Code == 409:
-		x.repeat("conflict")
+		x.repeat(countConflict)
 		if x.conflicts++; x.conflicts == 1 {
 			x.retryAt = time.Time{}
 		}
@@ -262,7 +262,7 @@ func (x *exchange) rejected(r awsiot.ShadowError) {
 		x.mu.Unlock()
 	case (r.Code == 400 || r.Code == 413) && x.waiting.operation == awsiot.UpdateShadow && r.ClientToken != "":
 		x.fail("a change of the shadow was rejected and is dropped", &r)
-		x.count("dropped")
+		x.count(countDropped)
 		x.waiting = nil
 		x.mu.Lock()
 		defer x.mu.Unlock()
@@ -270,9 +270,9 @@ func (x *exchange) rejected(r awsiot.ShadowError) {
 		st.Queue = slices.Clone(st.Queue[1:])
 		x.adopt(st)
 	case r.Code == 429:
-		x.repeat("throttled")
+		x.repeat(countThrottled)
 	default:
 		x.fail("a request to the Device Shadow service was rejected", &r)
-		x.repeat("failed")
+		x.repeat(countFailed)
 	}
 }

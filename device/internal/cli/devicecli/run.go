@@ -35,11 +35,16 @@ func newRunCmd(console *cli.Console) *cobra.Command {
 }
 
 // openShadows opens those that the agent keeps.
-func (d *device) openShadows(console *cli.Console) {
+func (d *device) openShadows(console *cli.Console) error {
 	d.shadows = map[string]*shadow.Shadow{}
 	for _, c := range d.config.Agent.Shadows {
-		d.shadows[c.Name] = shadow.New(shadow.Config{Name: c.Name, File: c.File, Program: c.Program, Dir: agentDir(d.config), Log: console.Log})
+		s, err := shadow.New(shadow.Config{Name: c.Name, File: c.File, Program: c.Program, Dir: agentDir(d.config), Log: console.Log})
+		if err != nil {
+			return err
+		}
+		d.shadows[c.Name] = s
 	}
+	return nil
 }
 
 // routes returns the part of the local API that is not the agent's own.
@@ -136,7 +141,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	for {
 		changes := make(chan agent.Config)
 		current, stop := context.WithCancel(ctx)
-		d.openShadows(console)
+		err := d.openShadows(console)
 		c := d.agent(console)
 		var ready atomic.Bool // before, the device is being provisioned, and takes no changes
 		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil; ready.Store(true) })
@@ -169,7 +174,9 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 				}
 			}
 		})
-		err := agent.Run(current, c)
+		if err == nil {
+			err = agent.Run(current, c)
+		}
 		stop()
 		watching.Wait()
 		if err != nil {

@@ -21,7 +21,9 @@ func TestLocalAPIServesShadows(t *testing.T) {
 	if err := os.MkdirAll(agentDir(d.config), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	d.openShadows(console)
+	if err := d.openShadows(console); err != nil {
+		t.Fatal(err)
+	}
 	for pattern, handler := range d.routes(console) {
 		mux.Handle(pattern, handler)
 	}
