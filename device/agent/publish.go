@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"runtime/debug"
 	"time"
 
@@ -115,7 +114,7 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 		// An error is that of the disk: they stay there, and this process does not send them again.
 		_ = p.agent.outbox.Acknowledge(batch[acknowledged-1])
 	}
-	if !endedBy(err, "PUBLISH") {
+	if session.Unanswered(err) != "PUBLISH" {
 		return err
 	}
 	if len(batch) > 1 {
@@ -136,13 +135,6 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 		}
 	}
 	return err
-}
-
-// endedBy reports whether the server closed the connection while that packet was the oldest that
-// was unanswered: AWS IoT denies requests so.
-func endedBy(err error, packet string) bool {
-	e, ok := errors.AsType[*session.Error](err)
-	return ok && e.After == packet && errors.Is(err, session.ErrClosedSilently)
 }
 
 // A window bounds the bytes that are unacknowledged to what a slow link takes in a fraction of

@@ -123,7 +123,7 @@ func (c serviceConn) attempt(ctx context.Context, packet, topic string, send fun
 	}
 	if err == nil {
 		delete(c.agent.denials, topic)
-	} else if endedBy(err, packet) {
+	} else if session.Unanswered(err) == packet {
 		if d.count++; d.count >= maxRejections {
 			d = denial{until: time.Now().Add(denialPause)}
 		}

@@ -242,7 +242,7 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, c serviceConn) error
 		}
 		s.mu.Lock()
 		switch {
-		case rejected || add != "" && endedBy(err, "SUBSCRIBE"):
+		case rejected || add != "" && session.Unanswered(err) == "SUBSCRIBE":
 			s.drop(fmt.Errorf("AWS IoT probably denies the subscription: %w", err), func(sub *subscriber) bool { return sub.filter == add })
 			if rejected {
 				err = nil

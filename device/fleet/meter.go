@@ -266,10 +266,7 @@ func cause(err error, serial string) string {
 		return e.Error()
 	}
 	if errors.Is(err, session.ErrClosedSilently) {
-		if e, ok := errors.AsType[*session.Error](err); ok && e.After != "" {
-			return "connection closed without a response to " + e.After
-		}
-		return "connection closed without a response"
+		return strings.TrimSuffix("connection closed without a response to "+session.Unanswered(err), " to ")
 	}
 	if alert, ok := errors.AsType[tls.AlertError](err); ok {
 		return "server sent a TLS alert: " + alert.Error()

@@ -134,7 +134,7 @@ func (x *exchange) createCertificate(ctx context.Context, eager bool) error {
 		// When the request arrived and no answer comes, a certificate may have been made
 		// nevertheless. It expires within the hour, but too many of them must not pile up.
 		_, answered := errors.AsType[*awsiot.ErrorResponse](err)
-		if err == nil || answered || !eager && unansweredPacket(err) == "PUBLISH" {
+		if err == nil || answered || !eager && session.Unanswered(err) == "PUBLISH" {
 			return err
 		}
 		if r.lostCreates++; r.lostCreates >= maxLostCreates {

@@ -133,15 +133,6 @@ type silentCloses struct {
 	first time.Time
 }
 
-// unansweredPacket returns the packet after which the server closed the
-// connection without a response, "" for errors of other kinds.
-func unansweredPacket(err error) string {
-	if e, ok := errors.AsType[*session.Error](err); ok && errors.Is(err, session.ErrClosedSilently) {
-		return e.After
-	}
-	return ""
-}
-
 // countSilentCloses counts the silent closes after the same packet, what, and gives the last of too
 // many the class [awsiot.Denied]: AWS IoT denies what no policy allows by closing the connection. An
 // identity that was proved before is not denied so.
@@ -150,7 +141,7 @@ func (r *run) countSilentCloses(err error, role, what string) error {
 	if role == claimRole {
 		key = fmt.Sprint(r.claim, " ", key)
 	}
-	if unansweredPacket(err) == "" {
+	if session.Unanswered(err) == "" {
 		delete(r.silentCloses, key)
 		return err
 	}

@@ -337,7 +337,7 @@ func (r *run) probe(ctx context.Context) error {
 // certificate or the client id.
 func notAccepted(err error) bool {
 	e, ok := errors.AsType[*session.Error](err)
-	return ok && e.Authenticated && (e.Class() == awsiot.Denied || e.After == "CONNECT" && errors.Is(err, session.ErrClosedSilently))
+	return ok && e.Authenticated && (e.Class() == awsiot.Denied || session.Unanswered(err) == "CONNECT")
 }
 
 // resolve finds out what an earlier RegisterThing has done, after a repeated one ended with err.

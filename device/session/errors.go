@@ -65,6 +65,16 @@ type Error struct {
 	https bool
 }
 
+// Unanswered returns the packet after which the server closed the connection without a response, as
+// AWS IoT does to deny it: the After of an [*Error] with [ErrClosedSilently]. It is empty for other
+// errors, and where nothing was unanswered.
+func Unanswered(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok && errors.Is(err, ErrClosedSilently) {
+		return e.After
+	}
+	return ""
+}
+
 // Error returns step, place and cause in one line. Characters of the server's
 // choice that could forge a line are escaped.
 func (e *Error) Error() string {

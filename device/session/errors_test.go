@@ -85,7 +85,7 @@ func TestSilentCloseNamesTheUnansweredPacket(t *testing.T) {
 			s := serve(t, nil, broker(tc.hooks))
 			err := converse(t, s.options())
 			e := sessionError(t, err)
-			if !errors.Is(err, session.ErrClosedSilently) || e.Stage != tc.want.Stage || e.After != tc.want.After || e.Class() != awsiot.Temporary {
+			if !errors.Is(err, session.ErrClosedSilently) || e.Stage != tc.want.Stage || e.After != tc.want.After || session.Unanswered(err) != tc.want.After || e.Class() != awsiot.Temporary {
 				t.Errorf("got %v (stage %v, after %q, %v)", err, e.Stage, e.After, e.Class())
 			}
 		})
@@ -134,7 +134,7 @@ func TestLostSessionHasItsCause(t *testing.T) {
 	close(lose)
 	<-c.Done()
 	e := sessionError(t, c.Err())
-	if e.Stage != session.StageLost || e.After != "" || !errors.Is(e, session.ErrClosedSilently) {
+	if e.Stage != session.StageLost || e.After != "" || session.Unanswered(e) != "" || !errors.Is(e, session.ErrClosedSilently) {
 		t.Errorf("got %v (stage %v, after %q)", e, e.Stage, e.After)
 	}
 	if err := c.Publish(t.Context(), "t", nil); !errors.Is(err, e) {
@@ -215,7 +215,7 @@ func TestMissingAnswersEndWithTheTimeLimit(t *testing.T) {
 		began := time.Now()
 		_, err := session.Connect(t.Context(), o)
 		e := sessionError(t, err)
-		if e.Stage != session.StageConnect || e.After != "CONNECT" || e.Class() != awsiot.Temporary || !errors.Is(err, context.DeadlineExceeded) {
+		if e.Stage != session.StageConnect || e.After != "CONNECT" || session.Unanswered(err) != "" || e.Class() != awsiot.Temporary || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v (%v, after %q, %v)", err, e.Stage, e.After, e.Class())
 		}
 		if took := time.Since(began); took != 7*time.Second {
