@@ -96,24 +96,20 @@ func (s *Shadow) call(ctx context.Context, thing string, desired []byte) (report
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("running %s: %w%s", s.config.Program, err, awsiot.Printable(" "+strings.TrimSpace(string(problems.text[:min(len(problems.text), 200)]))))
+		return nil, fmt.Errorf("running %s: %w%s", s.config.Program, err, awsiot.Printable(" "+strings.TrimSpace(string(problems[:min(len(problems), 200)]))))
 	}
-	if text := bytes.TrimSpace(output.text); len(text) > 0 {
-		if output.more || awsiot.DecodeJSON(text, &reported) != nil || !storable(reported, awsiot.MaxShadowLevels) {
+	if text := bytes.TrimSpace(output); len(text) > 0 {
+		if len(output) > awsiot.MaxShadowDocument || awsiot.DecodeJSON(text, &reported) != nil || !storable(reported, awsiot.MaxShadowLevels) {
 			return nil, fmt.Errorf("running %s: its output is not one JSON object of %d bytes and %d levels at most, without null in an array", s.config.Program, awsiot.MaxShadowDocument, awsiot.MaxShadowLevels)
 		}
 	}
 	return reported, nil
 }
 
-// A head keeps the first bytes that are written to it.
-type head struct {
-	text []byte
-	more bool // than it keeps
-}
+// A head keeps the first bytes that are written to it, one more than a shadow may have.
+type head []byte
 
 func (h *head) Write(p []byte) (int, error) {
-	kept := min(len(p), awsiot.MaxShadowDocument-len(h.text))
-	h.text, h.more = append(h.text, p[:kept]...), h.more || kept < len(p)
+	*h = append(*h, p[:min(len(p), awsiot.MaxShadowDocument+1-len(*h))]...)
 	return len(p), nil
 }
