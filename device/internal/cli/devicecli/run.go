@@ -144,9 +144,9 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		err := d.openShadows(console)
 		c := d.agent(console)
 		var ready atomic.Bool // before, the device is being provisioned, and takes no changes
-		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil; ready.Store(true) })
 		var next *device
 		var watching sync.WaitGroup
+		c.Changes, c.OnStatus = changes, d.showStatus(current, console, &watching, func() { former = nil; ready.Store(true) })
 		watching.Go(func() {
 			defer stop()
 			for {
@@ -226,8 +226,8 @@ func (next *device) needsConnection(d *device) bool {
 }
 
 // showStatus returns what the agent calls with its status. It calls ready when the agent answers
-// programs.
-func (d *device) showStatus(ctx context.Context, console *cli.Console, ready func()) func(text string, connected bool) {
+// programs, and has the watchdog run from then on until ctx ends.
+func (d *device) showStatus(ctx context.Context, console *cli.Console, running *sync.WaitGroup, ready func()) func(text string, connected bool) {
 	begun, verified := false, false
 	return func(text string, connected bool) {
 		if !begun {
@@ -235,7 +235,7 @@ func (d *device) showStatus(ctx context.Context, console *cli.Console, ready fun
 			ready()
 			console.Notify(daemon.SdNotifyReady, "STATUS="+text)
 			console.Note(text + "; programs publish and subscribe at " + d.config.Agent.Socket)
-			go keepWatchdog(ctx, console, d.config.Agent.Socket)
+			running.Go(func() { keepWatchdog(ctx, console, d.config.Agent.Socket) })
 		}
 		console.Notify("STATUS=" + text)
 		if connected && !verified {
@@ -256,6 +256,7 @@ func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
 		return
 	}
 	client := agent.NewClient(socket)
+	defer client.Close()
 	for tick := time.Tick(interval / 3); ; {
 		select {
 		case <-tick:
@@ -265,7 +266,7 @@ func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
 		answer, cancel := context.WithTimeout(ctx, interval/3)
 		if _, err := client.Status(answer); err == nil {
 			console.Notify(daemon.SdNotifyWatchdog)
-		} else {
+		} else if ctx.Err() == nil { // else it is being stopped
 			console.Log.Warn(fmt.Sprintf("the agent does not answer at %s", socket), "error", err)
 		}
 		cancel()
