@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/internal/osfile"
@@ -82,15 +83,14 @@ func newExportCmd(console *cli.Console) *cobra.Command {
 
 // exported is what the programs need. Paths are absolute.
 type exported struct {
-	endpoint, thing                string
-	port                           int
-	certificate, privateKey, roots string
-	hardware                       string // that holds the key: "tpm", "pkcs11"; empty for a file
-	tokenURI                       string // of a key in PKCS #11
-	credentialsEndpoint            string
-	region                         string // empty if the endpoints do not have it
-	roleAlias                      string
-	warnings                       []string
+	config.Server
+	identity.Files
+	thing, roots string
+	hardware     string // that holds the key: "tpm", "pkcs11"; empty for a file
+	tokenURI     string // of a key in PKCS #11
+	region       string // empty if the endpoints do not have it
+	roleAlias    string
+	warnings     []string
 }
 
 func export(ctx context.Context, console *cli.Console, o exportOptions, format string) error {
@@ -98,19 +98,15 @@ func export(ctx context.Context, console *cli.Console, o exportOptions, format s
 	if err != nil {
 		return err
 	}
-	c, files := d.config, d.identity.Files
-	e := &exported{
-		endpoint: c.Server.Endpoint, port: c.Server.Port, thing: d.identity.Record.ThingName, certificate: files.Certificate, privateKey: files.PrivateKey,
-		credentialsEndpoint: c.Server.CredentialsEndpoint, roleAlias: o.roleAlias,
-		region: cmp.Or(awsiot.ParseEndpoint(c.Server.Endpoint).Region, awsiot.ParseEndpoint(c.Server.CredentialsEndpoint).Region),
-	}
-	if e.hardware, e.tokenURI, err = config.HardwareOf(files.PrivateKey); err != nil {
+	e := &exported{Server: d.config.Server, Files: d.identity.Files, thing: d.identity.Record.ThingName, roleAlias: o.roleAlias}
+	e.region = cmp.Or(awsiot.ParseEndpoint(e.Endpoint).Region, awsiot.ParseEndpoint(e.CredentialsEndpoint).Region)
+	if e.hardware, e.tokenURI, err = config.HardwareOf(e.PrivateKey); err != nil {
 		return err
 	}
 	if e.roots, err = d.rootsFile(); err != nil {
 		return fmt.Errorf("writing the Amazon roots: %w", err)
 	}
-	for _, path := range []*string{&e.certificate, &e.privateKey, &e.roots} {
+	for _, path := range []*string{&e.Certificate, &e.PrivateKey, &e.roots} {
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
@@ -164,21 +160,21 @@ func exportMosquitto(e *exported) (string, error) {
 		return "", fmt.Errorf("the bridges of mosquitto read the private key from a file, and that of this device is in hardware (%s); iot_device run uses it for every program", e.hardware)
 	}
 	alpn := ""
-	if e.port == 443 {
+	if e.Port == 443 {
 		alpn = "bridge_alpn x-amzn-mqtt-ca\n"
 	}
-	return strings.NewReplacer("{thing}", e.thing, "{endpoint}", e.endpoint, "{port}", strconv.Itoa(e.port),
-		"{roots}", e.roots, "{certificate}", e.certificate, "{key}", e.privateKey, "{alpn}", alpn).Replace(mosquitto), nil
+	return strings.NewReplacer("{thing}", e.thing, "{endpoint}", e.Endpoint, "{port}", strconv.Itoa(e.Port),
+		"{roots}", e.roots, "{certificate}", e.Certificate, "{key}", e.PrivateKey, "{alpn}", alpn).Replace(mosquitto), nil
 }
 
 func exportDeviceClient(e *exported) (string, error) {
 	if e.hardware != "" {
 		return "", fmt.Errorf("the AWS IoT Device Client reads the private key from a file, and that of this device is in hardware (%s); for a PKCS #11 token, write its section secure-element by hand", e.hardware)
 	}
-	if e.port != 443 && e.port != config.DefaultPort {
-		e.warnings = append(e.warnings, fmt.Sprintf("the AWS IoT Device Client has no setting for port %d", e.port))
+	if e.Port != 443 && e.Port != config.DefaultPort {
+		e.warnings = append(e.warnings, fmt.Sprintf("the AWS IoT Device Client has no setting for port %d", e.Port))
 	}
-	dirs := []string{filepath.Dir(e.certificate), filepath.Dir(e.privateKey), filepath.Dir(e.roots)}
+	dirs := []string{filepath.Dir(e.Certificate), filepath.Dir(e.PrivateKey), filepath.Dir(e.roots)}
 	slices.Sort(dirs)
 	for _, dir := range slices.Compact(dirs) {
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm() != 0o700 {
@@ -186,7 +182,7 @@ func exportDeviceClient(e *exported) (string, error) {
 		}
 	}
 	text, err := json.MarshalIndent(map[string]any{
-		"endpoint": e.endpoint, "thing-name": e.thing, "cert": e.certificate, "key": e.privateKey, "root-ca": e.roots,
+		"endpoint": e.Endpoint, "thing-name": e.thing, "cert": e.Certificate, "key": e.PrivateKey, "root-ca": e.roots,
 		"fleet-provisioning": map[string]any{"enabled": false},
 	}, "", "  ")
 	return string(text) + "\n", err
@@ -194,21 +190,21 @@ func exportDeviceClient(e *exported) (string, error) {
 
 func exportGreengrassLite(e *exported) (string, error) {
 	switch {
-	case e.roleAlias == "" || e.credentialsEndpoint == "":
+	case e.roleAlias == "" || e.CredentialsEndpoint == "":
 		return "", errors.New("greengrass-lite needs --role-alias and the setting server.credentialsEndpoint, the output of \"aws iot describe-endpoint --endpoint-type iot:CredentialProvider\"")
 	case !awsiot.RoleAliases.Valid(e.roleAlias):
 		return "", fmt.Errorf("role alias %q: AWS IoT allows %s", e.roleAlias, awsiot.RoleAliases)
 	case e.region == "":
-		return "", fmt.Errorf("greengrass-lite needs the Region, which neither %s nor %s has", e.endpoint, e.credentialsEndpoint)
+		return "", fmt.Errorf("greengrass-lite needs the Region, which neither %s nor %s has", e.Endpoint, e.CredentialsEndpoint)
 	case e.hardware == "tpm":
 		return "", errors.New("greengrass-lite uses a key in a TPM by its persistent handle, and that of this device has none")
 	case e.hardware == "pkcs11":
-		e.privateKey = e.tokenURI
+		e.PrivateKey = e.tokenURI
 		e.warnings = append(e.warnings, "the private key is in a PKCS #11 token: Greengrass needs OpenSSL's provider pkcs11, with the token's PIN in openssl.cnf")
 	}
-	return strings.NewReplacer("{thing}", strconv.Quote(e.thing), "{endpoint}", strconv.Quote(e.endpoint), "{roots}", strconv.Quote(e.roots),
-		"{certificate}", strconv.Quote(e.certificate), "{key}", strconv.Quote(e.privateKey), "{region}", strconv.Quote(e.region),
-		"{credentialsEndpoint}", strconv.Quote(e.credentialsEndpoint), "{roleAlias}", strconv.Quote(e.roleAlias)).Replace(greengrassLite), nil
+	return strings.NewReplacer("{thing}", strconv.Quote(e.thing), "{endpoint}", strconv.Quote(e.Endpoint), "{roots}", strconv.Quote(e.roots),
+		"{certificate}", strconv.Quote(e.Certificate), "{key}", strconv.Quote(e.PrivateKey), "{region}", strconv.Quote(e.region),
+		"{credentialsEndpoint}", strconv.Quote(e.CredentialsEndpoint), "{roleAlias}", strconv.Quote(e.roleAlias)).Replace(greengrassLite), nil
 }
 
 func exportEnv(e *exported) (string, error) {
@@ -217,8 +213,8 @@ func exportEnv(e *exported) (string, error) {
 	}
 	var b strings.Builder
 	for _, v := range [][2]string{
-		{"ENDPOINT", e.endpoint}, {"PORT", fmt.Sprint(e.port)}, {"THING_NAME", e.thing}, {"CERTIFICATE", e.certificate},
-		{"PRIVATE_KEY", e.privateKey}, {"ROOT_CA", e.roots}, {"CREDENTIALS_ENDPOINT", e.credentialsEndpoint},
+		{"ENDPOINT", e.Endpoint}, {"PORT", fmt.Sprint(e.Port)}, {"THING_NAME", e.thing}, {"CERTIFICATE", e.Certificate},
+		{"PRIVATE_KEY", e.PrivateKey}, {"ROOT_CA", e.roots}, {"CREDENTIALS_ENDPOINT", e.CredentialsEndpoint},
 	} {
 		if v[1] != "" {
 			fmt.Fprintf(&b, "export AWS_IOT_%s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))

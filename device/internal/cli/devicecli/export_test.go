@@ -10,13 +10,19 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/config"
 )
 
 func sample(change func(*exported)) *exported {
 	e := &exported{
-		endpoint: "abc-ats.iot.eu-central-1.amazonaws.com", port: 8883, thing: "fleety_1", region: "eu-central-1", roleAlias: "device",
-		certificate: `/a "b" it's/c.pem`, privateKey: "/k/$HOME `id`\\n.key", roots: "/ä/#x: y.pem",
-		credentialsEndpoint: "abc.credentials.iot.eu-central-1.amazonaws.com",
+		Server: config.Server{
+			Endpoint: "abc-ats.iot.eu-central-1.amazonaws.com", Port: 8883,
+			CredentialsEndpoint: "abc.credentials.iot.eu-central-1.amazonaws.com",
+		},
+		Files: identity.Files{Certificate: `/a "b" it's/c.pem`, PrivateKey: "/k/$HOME `id`\\n.key"},
+		thing: "fleety_1", region: "eu-central-1", roleAlias: "device", roots: "/ä/#x: y.pem",
 	}
 	if change != nil {
 		change(e)
@@ -35,7 +41,7 @@ func TestExportedVariablesAreEvaluatedByTheShell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{e.endpoint, "8883", e.thing, e.certificate, e.privateKey, e.roots, e.credentialsEndpoint, ""}
+	want := []string{e.Endpoint, "8883", e.thing, e.Certificate, e.PrivateKey, e.roots, e.CredentialsEndpoint, ""}
 	if diff := cmp.Diff(want, strings.Split(string(out), "\n")); diff != "" {
 		t.Error(diff)
 	}
@@ -53,13 +59,13 @@ func TestDeviceClientIsGivenWhatItsConfigurationHas(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"endpoint": e.endpoint, "cert": e.certificate, "key": e.privateKey, "root-ca": e.roots, "thing-name": e.thing,
+		"endpoint": e.Endpoint, "cert": e.Certificate, "key": e.PrivateKey, "root-ca": e.roots, "thing-name": e.thing,
 		"fleet-provisioning": map[string]any{"enabled": false},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	warned := sample(func(e *exported) { e.port, e.certificate = 1, "/etc/passwd" }) // /etc is open to all
+	warned := sample(func(e *exported) { e.Port, e.Certificate = 1, "/etc/passwd" }) // /etc is open to all
 	if _, err := exportDeviceClient(warned); err != nil || len(warned.warnings) != 2 {
 		t.Errorf("warnings %q, %v", warned.warnings, err)
 	}
@@ -80,12 +86,12 @@ func TestGreengrassIsGivenWhatItsConfigurationHas(t *testing.T) {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	if diff := cmp.Diff(map[string]string{
-		"privateKeyPath": e.privateKey, "certificateFilePath": e.certificate, "rootCaPath": e.roots, "rootPath": "/var/lib/greengrass", "thingName": e.thing,
+		"privateKeyPath": e.PrivateKey, "certificateFilePath": e.Certificate, "rootCaPath": e.roots, "rootPath": "/var/lib/greengrass", "thingName": e.thing,
 	}, got.System); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(map[string]any{
-		"awsRegion": e.region, "iotCredEndpoint": e.credentialsEndpoint, "iotDataEndpoint": e.endpoint, "iotRoleAlias": e.roleAlias,
+		"awsRegion": e.region, "iotCredEndpoint": e.CredentialsEndpoint, "iotDataEndpoint": e.Endpoint, "iotRoleAlias": e.roleAlias,
 		"runWithDefault": map[string]any{"posixUser": "gg_component:gg_component"}, "greengrassDataPlanePort": "8443",
 	}, got.Services["aws.greengrass.NucleusLite"].Configuration); diff != "" {
 		t.Error(diff)
@@ -93,7 +99,7 @@ func TestGreengrassIsGivenWhatItsConfigurationHas(t *testing.T) {
 	for what, change := range map[string]func(*exported){
 		"no role alias":           func(e *exported) { e.roleAlias = "" },
 		"a role alias of a space": func(e *exported) { e.roleAlias = "a b" },
-		"no credentials endpoint": func(e *exported) { e.credentialsEndpoint = "" },
+		"no credentials endpoint": func(e *exported) { e.CredentialsEndpoint = "" },
 		"no Region":               func(e *exported) { e.region = "" },
 	} {
 		if _, err := exportGreengrassLite(sample(change)); err == nil {
@@ -104,7 +110,7 @@ func TestGreengrassIsGivenWhatItsConfigurationHas(t *testing.T) {
 
 func TestBridgeUsesALPNOnPort443Alone(t *testing.T) {
 	for port, want := range map[int]bool{443: true, 8883: false} {
-		text, err := exportMosquitto(sample(func(e *exported) { e.port = port }))
+		text, err := exportMosquitto(sample(func(e *exported) { e.Port = port }))
 		if err != nil || strings.Contains(text, "\nbridge_alpn x-amzn-mqtt-ca\n") != want {
 			t.Errorf("port %d: %v\n%s", port, err, text)
 		}
