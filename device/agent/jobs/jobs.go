@@ -345,12 +345,9 @@ func (s *Service) startWorker(ctx context.Context) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	s.stop = func() { cancel(); <-done }
-	go func() {
-		defer close(done)
-		s.work(ctx)
-	}()
+	var worker sync.WaitGroup
+	s.stop = func() { cancel(); worker.Wait() }
+	worker.Go(func() { s.work(ctx) })
 }
 
 // stopWorker ends the handler that runs, and waits for that.

@@ -95,8 +95,8 @@ type Outbox struct {
 	config Config
 	puts   chan *put
 	ready  chan struct{}
-	done   chan struct{} // closed by Close
-	ended  chan struct{} // closed when commit has ended
+	done   chan struct{}  // closed by Close
+	runs   sync.WaitGroup // commitAll, until done
 
 	stats atomic.Pointer[Stats] // changed under mu; who reads it does not wait for the disk
 
@@ -122,7 +122,7 @@ type put struct {
 // now.
 func New(c Config) *Outbox {
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
-	o := &Outbox{config: c, puts: make(chan *put), ready: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	o := &Outbox{config: c, puts: make(chan *put), ready: make(chan struct{}, 1), done: make(chan struct{})}
 	o.stats.Store(&Stats{})
 	o.SetBounds(c.MaxBytes, c.MaxAge)
 	o.mu.Lock()
@@ -130,7 +130,7 @@ func New(c Config) *Outbox {
 		c.Log.Error("the outbox cannot be opened; messages are not accepted", "error", err)
 	}
 	o.mu.Unlock()
-	go o.commitAll()
+	o.runs.Go(o.commitAll)
 	return o
 }
 
@@ -144,7 +144,7 @@ func (o *Outbox) SetBounds(bytes int64, age time.Duration) {
 // Close ends the outbox. Messages stay in the file.
 func (o *Outbox) Close() error {
 	close(o.done)
-	<-o.ended
+	o.runs.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.db == nil {
@@ -287,7 +287,6 @@ func (o *Outbox) Put(topic string, payload []byte) error {
 
 // commitAll stores messages until Close. Those that come during a sync share the next one.
 func (o *Outbox) commitAll() {
-	defer close(o.ended)
 	for {
 		var group []*put
 		select {
