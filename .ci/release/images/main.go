@@ -72,7 +72,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: images VERSION COMMIT TIME FROM TO")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]); err != nil {
+	seconds, err := strconv.ParseInt(os.Args[3], 10, 64)
+	if err == nil {
+		err = release{os.Args[1], os.Args[2], os.Args[4], time.Unix(seconds, 0).UTC()}.write(os.Args[5])
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "images: error:", err)
 		os.Exit(1)
 	}
@@ -83,17 +87,12 @@ type release struct {
 	time                  time.Time
 }
 
-// run makes the layout of each program that the release has.
-func run(version, commit, at, from, to string) error {
-	seconds, err := strconv.ParseInt(at, 10, 64)
-	if err != nil {
-		return err
-	}
-	r := release{version, commit, from, time.Unix(seconds, 0).UTC()}
+// write makes the layout of each program that the release has.
+func (r release) write(to string) error {
 	for _, p := range programs {
 		var images []mutate.IndexAddendum
 		for _, arch := range []string{"amd64", "arm64"} {
-			if _, err := os.Stat(filepath.Join(from, p.name+"_linux_"+arch)); errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(filepath.Join(r.from, p.name+"_linux_"+arch)); errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
 			image, err := r.image(p, arch)
@@ -111,7 +110,7 @@ func run(version, commit, at, from, to string) error {
 			return err
 		}
 		index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), images...)
-		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version})); err != nil {
+		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": r.version})); err != nil {
 			return err
 		}
 	}
