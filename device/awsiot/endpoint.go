@@ -5,9 +5,6 @@ import "strings"
 // An EndpointKind is the purpose of a host name that AWS serves, as a noun phrase for messages.
 type EndpointKind string
 
-// String returns the kind as a phrase for messages.
-func (k EndpointKind) String() string { return string(k) }
-
 // The kinds of endpoints.
 const (
 	EndpointOther        EndpointKind = ""                                     // not a host name of AWS: an emulator, a custom domain, an address
