@@ -102,7 +102,7 @@ func (d decider) lookUp(ctx context.Context, request payload.Request) (facts adm
 	})
 	var markErr error
 	if d.serials != nil {
-		group.Go(func() error {
+		group.Go(func() (err error) {
 			var m admit.Mark
 			if m, markErr = d.serials.Mark(groupCtx, serialNumber(request)); markErr != nil {
 				return markErr
@@ -111,7 +111,6 @@ func (d decider) lookUp(ctx context.Context, request payload.Request) (facts adm
 			if m.HeldBy == "" {
 				return nil
 			}
-			var err error
 			m.Holder, err = d.things.Status(groupCtx, m.HeldBy)
 			return err
 		})
