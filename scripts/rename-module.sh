@@ -40,9 +40,11 @@ main() {
 
 	# The old path where a word ends: not where another begins with it.
 	pattern=$(printf '%s' "$old" | sed 's/[.]/\\./g')
-	# Without a suffix, the option is another one in each sed.
-	git grep -lIz -e "$old" | xargs -0 sed -i.before "s#$pattern\([^a-zA-Z0-9_-]\|\$\)#$new\1#g"
-	git ls-files -oz '*.before' | xargs -0 rm -f --
+	# Without a suffix, the option is another one in each sed. This one is nobody else's.
+	suffix=.rename-module-$$
+	trap 'git ls-files -oz "*$suffix" | xargs -0 rm -f --' EXIT
+	trap 'exit 130' HUP INT TERM
+	git grep -lIz -e "$old" | xargs -0 sed -i"$suffix" "s#$pattern\([^a-zA-Z0-9_-]\|\$\)#$new\1#g"
 	# Imports and requirements are sorted by path.
 	git ls-files '*.go' | xargs gofmt -w
 	for module in device hook infra; do (cd "$module" && go mod edit -fmt); done

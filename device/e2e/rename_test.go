@@ -41,6 +41,7 @@ func TestRenamedModulesBuild(t *testing.T) {
 	root := copyRepository(t)
 	rename := filepath.Join("scripts", "rename-module.sh")
 	own := strings.Join([]string{"github.com", "acme", "fleet-2"}, "/") // in no file, this one included
+	writeFile(t, filepath.Join(root, "notes.before"), "the user's own", 0o644)
 	inCopy(t, root, nil, rename, own)
 	if left, _ := exec.CommandContext(t.Context(), "git", "-C", root, "grep", "-l", "example.com/fleety").Output(); len(left) > 0 {
 		t.Errorf("the former path is still in %s", left)
@@ -59,8 +60,8 @@ func TestRenamedModulesBuild(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(root, "Makefile")); err != nil || !strings.Contains(string(text), "-X "+own+"/device/internal/cli.") {
 		t.Errorf("the Makefile sets versions of another module: %v", err)
 	}
-	if extra := inCopy(t, root, nil, "git", "ls-files", "-o"); extra != "" {
-		t.Errorf("files are left behind:\n%s", extra)
+	if extra := inCopy(t, root, nil, "git", "ls-files", "-o"); extra != "notes.before\n" {
+		t.Errorf("of what git does not know there is now:\n%s", extra)
 	}
 	inCopy(t, root, nil, rename, "example.com/fleety")
 	if diff := inCopy(t, root, nil, "git", "diff", "--stat"); diff != "" {
