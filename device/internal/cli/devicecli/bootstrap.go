@@ -42,10 +42,6 @@ func newBootstrapCmd(console *cli.Console) *cobra.Command {
 	return cmd
 }
 
-func newRotateCmd(console *cli.Console) *cobra.Command {
-	return (&bootstrapOptions{rotate: true}).command(console, "rotate")
-}
-
 // command returns the command of that name, with the flags that bootstrap and rotate share.
 func (o *bootstrapOptions) command(console *cli.Console, name string) *cobra.Command {
 	cmd := cli.Command(name+" [flags]", cli.NoArgs, func(ctx context.Context, _ []string) error { return runBootstrap(ctx, console, *o) })

@@ -23,7 +23,7 @@ func Program() cli.Program {
 		Help: help,
 		Commands: func(c *cli.Console) []*cobra.Command {
 			return []*cobra.Command{
-				newBootstrapCmd(c), newRotateCmd(c), newReportCmd(c, "status", "status", runStatus), newReportCmd(c, "doctor", "report", runDoctor),
+				newBootstrapCmd(c), (&bootstrapOptions{rotate: true}).command(c, "rotate"), newReportCmd(c, "status", "status", runStatus), newReportCmd(c, "doctor", "report", runDoctor),
 				newConfigCmd(c), newExportCmd(c), newRunCmd(c), newPublishCmd(c), newSubscribeCmd(c), newShadowCmd(c), newCredentialsCmd(c),
 			}
 		},
