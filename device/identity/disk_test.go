@@ -5,6 +5,7 @@ package identity
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,10 +86,26 @@ func TestCheckDiskLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestFIFOInPlaceOfAFileIsAnErrorAtOnce(t *testing.T) {
-	for _, suffix := range []string{".certificate.pem", ".private.key", ".json"} {
-		t.Run(suffix, func(t *testing.T) {
+// A FIFO blocks its reader, and a socket cannot be opened at all.
+func TestWhatIsNoFileInPlaceOfOneIsAnErrorAtOnce(t *testing.T) {
+	kinds := map[string]func(path string) error{
+		"FIFO": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"socket": func(path string) error {
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "short"})
+			if err != nil {
+				return err
+			}
+			l.SetUnlinkOnClose(false)
+			return errors.Join(l.Close(), os.Rename("short", path))
+		},
+	}
+	for name, suffix := range map[string]string{
+		"FIFO certificate": ".certificate.pem", "FIFO key": ".private.key", "FIFO record": ".json",
+		"socket certificate": ".certificate.pem", "socket key": ".private.key", "socket record": ".json",
+	} {
+		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
+			t.Chdir(dir)
 			s := realStore(t, dir)
 			if err := provision(t, s, newCloud(t), run{}); err != nil {
 				t.Fatal(err)
@@ -97,7 +114,8 @@ func TestFIFOInPlaceOfAFileIsAnErrorAtOnce(t *testing.T) {
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}
-			if err := syscall.Mkfifo(path, 0o600); err != nil {
+			kind, _, _ := strings.Cut(name, " ")
+			if err := kinds[kind](path); err != nil {
 				t.Fatal(err)
 			}
 			_, err := s.Load()

@@ -46,6 +46,9 @@ func ReadAll(path string) ([]byte, error) {
 // writer would make a plain read wait for ever.
 func Read(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ENXIO) { // a socket, which cannot be opened
+		err = &fs.PathError{Op: "read", Path: path, Err: ErrNotRegular}
+	}
 	if err != nil {
 		return nil, err
 	}
