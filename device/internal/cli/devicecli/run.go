@@ -109,7 +109,7 @@ func (d *device) agent(console *cli.Console) agent.Config {
 				Log: console.Log,
 			})
 		}, func(s agent.Service) {
-			s.(*jobs.Service).Set(jobs.Settings{Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout})
+			s.(*jobs.Service).Set(jobs.Settings(j))
 		})
 	}
 	if len(a.Tunnel.Services) > 0 {
