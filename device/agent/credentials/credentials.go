@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -115,7 +116,7 @@ func (p *Provider) Get(ctx context.Context, roleAlias string) (_ *ProcessOutput,
 // read returns the credentials in a file, nil if there are none of this device.
 func (p *Provider) read(path, thing string, log *slog.Logger) *stored {
 	data, err := os.ReadFile(path)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	var s stored
