@@ -103,7 +103,7 @@ func (n node) step() step {
 	case runCommand:
 		command := input.need("command")
 		const comma = "\x00" // which no text of a document has
-		for _, part := range strings.Split(strings.ReplaceAll(command.text(), `\,`, comma), ",") {
+		for part := range strings.SplitSeq(strings.ReplaceAll(command.text(), `\,`, comma), ",") {
 			s.command = append(s.command, strings.TrimSpace(strings.ReplaceAll(part, comma, ","))) // as AWS's client does
 		}
 		if name := s.command[0]; name == "" || strings.ContainsAny(name, " \t\n") {
