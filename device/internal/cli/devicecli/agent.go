@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/internal/cli"
@@ -36,7 +37,13 @@ func withAgent(ctx context.Context, console *cli.Console, s config.Sources, use 
 	}
 	client := agent.NewClient(c.Agent.Socket)
 	defer client.Close()
-	if err := use(client); err != nil {
+	// An agent that hangs, or is stopped, takes every request and answers none; one that is busy answers this.
+	answer, cancel := context.WithTimeoutCause(ctx, 20*time.Second, &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: "it does not respond: restart it, as with \"systemctl restart iot_device\"; what it has stored stays"})
+	defer cancel()
+	if _, err = client.Status(answer); err == nil {
+		err = use(client)
+	}
+	if err != nil {
 		return &deviceError{error: err, config: c}
 	}
 	return nil

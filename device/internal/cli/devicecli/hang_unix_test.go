@@ -1,0 +1,45 @@
+//go:build unix
+
+package devicecli
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/term"
+)
+
+// The kernel accepts for an agent that hangs, or was stopped by SIGSTOP, and nobody answers.
+func TestCommandsEndWhereTheAgentHangs(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "hang") // the path of a socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket, file := filepath.Join(dir, "s"), filepath.Join(dir, "device.yaml")
+	if err := os.WriteFile(file, []byte("serialNumber: \"1\"\ndeviceLocation: USA\nserver: {endpoint: localhost}\nagent: {socket: "+socket+"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	for name, args := range map[string][]string{
+		"subscribe": {"subscribe", "#"}, "shadow": {"shadow", "get"}, // publish is as both are
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out, problems strings.Builder
+			code := cli.Main(Program(), append(args, "--config", file), term.Streams{In: strings.NewReader(""), Out: &out, Err: &problems})
+			if code != cli.ExitTemporary || out.Len() > 0 || !strings.Contains(problems.String(), "restart it") {
+				t.Errorf("exit code %d, %q, %q", code, out.String(), problems.String())
+			}
+		})
+	}
+}
