@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -70,16 +71,15 @@ func (a *agent) status() Status {
 	a.mu.Lock()
 	s := a.state
 	a.mu.Unlock()
-	id := s.identity
 	return Status{
 		ThingName:      a.thing,
 		ProcessID:      os.Getpid(),
 		Connected:      !s.connectedSince.IsZero(),
 		ConnectedSince: s.connectedSince.UTC(),
 		LastError:      s.lastError,
-		CertificateID:  id.Record.CertificateID,
-		NotAfter:       id.Certificate.NotAfter.UTC(),
-		RotationDue:    a.rotationDue(id).UTC(),
+		CertificateID:  s.identity.Record.CertificateID,
+		NotAfter:       s.identity.Certificate.NotAfter.UTC(),
+		RotationDue:    a.rotationDue(s.identity).UTC(),
 		Outbox:         out,
 		Subscribers:    subscribers,
 		Services:       services,
@@ -123,16 +123,13 @@ func (a *agent) metrics() []byte {
 	if !s.connectedSince.IsZero() {
 		connected, total = 1, total+now.Sub(s.connectedSince)
 	}
-	oldest := 0.0
-	if !out.Oldest.IsZero() {
-		oldest = max(0, now.Sub(out.Oldest).Seconds()) // the clock may have been set back since
-	}
+	age := func(since time.Time) float64 { return max(0, now.Sub(cmp.Or(since, now)).Seconds()) } // the clock may have been set back since, or is not set yet
 	metric("connected", "gauge", "1 while the device is connected to AWS IoT.", "", connected)
 	metric("connected_seconds_total", "counter", "Time for which the device was connected.", "", total.Seconds())
 	metric("reconnects_total", "counter", "Connections that failed or were lost, by cause.", "{cause=%q}", s.reconnects)
 	metric("outbox_messages", "gauge", "Messages that AWS IoT has not acknowledged.", "", out.Messages)
 	metric("outbox_bytes", "gauge", "Bytes of these messages.", "", out.Bytes)
-	metric("outbox_oldest_seconds", "gauge", "Age of the oldest of these messages.", "", oldest)
+	metric("outbox_oldest_seconds", "gauge", "Age of the oldest of these messages.", "", age(out.Oldest))
 	metric("outbox_syncs_total", "counter", "Commits to stable storage.", "", out.Syncs)
 	metric("messages_stored_total", "counter", "Messages accepted from programs.", "", out.Stored)
 	metric("messages_acknowledged_total", "counter", "Messages acknowledged by AWS IoT.", "", out.Acknowledged)
@@ -144,7 +141,7 @@ func (a *agent) metrics() []byte {
 	metric("subscribers", "gauge", "Programs that subscribe.", "", subscribers)
 	metric("subscribers_dropped_total", "counter", "Subscribers dropped because they were slow.", "", slow)
 	metric("rotations_total", "counter", "Replacements of key and certificate, by result.", `{result="done"}`, s.rotations, `{result="failed"}`, s.rotationsFailed)
-	metric("certificate_age_seconds", "gauge", "Time since the certificate became valid.", "", max(0, now.Sub(s.identity.Certificate.NotBefore).Seconds()))
+	metric("certificate_age_seconds", "gauge", "Time since the certificate became valid.", "", max(0, age(s.identity.Certificate.NotBefore)))
 	metric("certificate_not_before_seconds", "gauge", "When the certificate became valid, as Unix time.", "", s.identity.Certificate.NotBefore.Unix())
 	metric("certificate_not_after_seconds", "gauge", "When the certificate expires, as Unix time.", "", s.identity.Certificate.NotAfter.Unix())
 	var b bytes.Buffer

@@ -76,10 +76,7 @@ func runWith(ctx context.Context, c Config, t timing) (_ *Result, err error) {
 	if closeErr := r.journal.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("closing provisioning journal: %w", closeErr)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return result, nil
+	return result, err
 }
 
 // run proves the identity that is there, or provisions one.
@@ -132,8 +129,7 @@ func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result
 	if err := r.checkThingName(id.Record.ThingName, id.Record.CertificateID); err != nil {
 		return nil, err
 	}
-	err := r.retry(ctx, func(ctx context.Context) error { return r.prove(ctx, id.Record, id.TLS(), nil) })
-	if err != nil {
+	if err := r.retry(ctx, func(ctx context.Context) error { return r.prove(ctx, id.Record, id.TLS(), nil) }); err != nil {
 		return nil, err
 	}
 	return &Result{Identity: id, RoundTrips: r.trips.sum()}, nil
