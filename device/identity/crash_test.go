@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"math/big"
 	mathrand "math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,12 +111,7 @@ func (c *cloud) register(token string) error {
 }
 
 func (c *cloud) isActive(id string) bool {
-	for _, a := range c.active {
-		if a == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.active, id)
 }
 
 // quickKeys returns keys from a stock, for tests by the thousand. No two in a row are the same.
