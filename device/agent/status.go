@@ -141,7 +141,7 @@ func (a *agent) metrics() []byte {
 	metric("subscribers", "gauge", "Programs that subscribe.", "", subscribers)
 	metric("subscribers_dropped_total", "counter", "Subscribers dropped because they were slow.", "", slow)
 	metric("rotations_total", "counter", "Replacements of key and certificate, by result.", `{result="done"}`, s.rotations, `{result="failed"}`, s.rotationsFailed)
-	metric("certificate_age_seconds", "gauge", "Time since the certificate became valid.", "", max(0, age(s.identity.Certificate.NotBefore)))
+	metric("certificate_age_seconds", "gauge", "Time since the certificate became valid.", "", age(s.identity.Certificate.NotBefore))
 	metric("certificate_not_before_seconds", "gauge", "When the certificate became valid, as Unix time.", "", s.identity.Certificate.NotBefore.Unix())
 	metric("certificate_not_after_seconds", "gauge", "When the certificate expires, as Unix time.", "", s.identity.Certificate.NotAfter.Unix())
 	var b bytes.Buffer

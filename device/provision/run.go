@@ -76,7 +76,10 @@ func runWith(ctx context.Context, c Config, t timing) (_ *Result, err error) {
 	if closeErr := r.journal.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("closing provisioning journal: %w", closeErr)
 	}
-	return result, err
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
 }
 
 // run proves the identity that is there, or provisions one.

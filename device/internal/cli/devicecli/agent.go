@@ -37,16 +37,22 @@ func withAgent(ctx context.Context, console *cli.Console, s config.Sources, use 
 	}
 	client := agent.NewClient(c.Agent.Socket)
 	defer client.Close()
-	// An agent that hangs, or is stopped, takes every request and answers none; one that is busy answers this.
-	answer, cancel := context.WithTimeoutCause(ctx, 20*time.Second, &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: "it does not respond: restart it, as with \"systemctl restart iot_device\"; what it has stored stays"})
-	defer cancel()
-	if _, err = client.Status(answer); err == nil {
+	if err = responds(ctx, client); err == nil {
 		err = use(client)
 	}
 	if err != nil {
 		return &deviceError{error: err, config: c}
 	}
 	return nil
+}
+
+// responds asks for the status, which an agent says at once also while its disk is slow or the device
+// is offline. One that hangs, or is stopped, takes every request and answers none.
+func responds(ctx context.Context, client *agent.Client) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: "it does not respond: restart it, as with \"systemctl restart iot_device\"; what it has stored stays"})
+	defer cancel()
+	_, err := client.Status(ctx)
+	return err
 }
 
 func runPublish(ctx context.Context, console *cli.Console, client *agent.Client, args []string, member string) error {

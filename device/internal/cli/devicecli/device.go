@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -102,14 +101,17 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 	if err != nil {
 		return err
 	}
-	output, err := agent.NewClient(c.Agent.Socket).Credentials(ctx, roleAlias)
-	e, answered := errors.AsType[*agent.Error](err)
-	switch {
-	case err == nil:
-		return console.JSON(output)
-	case answered && e.StatusCode != http.StatusNotFound,
-		!answered && !errors.Is(err, agent.ErrNotRunning) && !errors.Is(err, fs.ErrPermission):
-		return err
+	client := agent.NewClient(c.Agent.Socket)
+	defer client.Close()
+	if responds(ctx, client) == nil {
+		output, err := client.Credentials(ctx, roleAlias)
+		e, answered := errors.AsType[*agent.Error](err)
+		switch {
+		case err == nil:
+			return console.JSON(output)
+		case answered && e.StatusCode != http.StatusNotFound, !answered && !errors.Is(err, agent.ErrNotRunning):
+			return err
+		}
 	}
 	d, err := open(ctx, console, s, false, true)
 	if err != nil {

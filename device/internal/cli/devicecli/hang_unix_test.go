@@ -30,14 +30,20 @@ func TestCommandsEndWhereTheAgentHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	for name, args := range map[string][]string{
-		"subscribe": {"subscribe", "#"}, "shadow": {"shadow", "get"}, // publish is as both are
+	for name, tc := range map[string]struct {
+		args     []string
+		exitCode int
+		says     string
+	}{
+		"subscribe":   {[]string{"subscribe", "#"}, cli.ExitTemporary, "restart it"}, // publish is as both are
+		"shadow":      {[]string{"shadow", "get"}, cli.ExitTemporary, "restart it"},
+		"credentials": {[]string{"credentials", "--role-alias", "r"}, cli.ExitUsage, "run: iot_device bootstrap"}, // gets them without an agent, too
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out, problems strings.Builder
-			code := cli.Main(Program(), append(args, "--config", file), term.Streams{In: strings.NewReader(""), Out: &out, Err: &problems})
-			if code != cli.ExitTemporary || out.Len() > 0 || !strings.Contains(problems.String(), "restart it") {
+			code := cli.Main(Program(), append(tc.args, "--config", file), term.Streams{In: strings.NewReader(""), Out: &out, Err: &problems})
+			if code != tc.exitCode || out.Len() > 0 || !strings.Contains(problems.String(), tc.says) {
 				t.Errorf("exit code %d, %q, %q", code, out.String(), problems.String())
 			}
 		})
