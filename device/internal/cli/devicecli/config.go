@@ -83,8 +83,8 @@ func newExportCmd(console *cli.Console) *cobra.Command {
 
 // exported is what the programs need. Paths are absolute.
 type exported struct {
-	config.Server
-	identity.Files
+	server       config.Server
+	files        identity.Files
 	thing, roots string
 	hardware     string // that holds the key: "tpm", "pkcs11"; empty for a file
 	tokenURI     string // of a key in PKCS #11
@@ -98,15 +98,15 @@ func export(ctx context.Context, console *cli.Console, o exportOptions, format s
 	if err != nil {
 		return err
 	}
-	e := &exported{Server: d.config.Server, Files: d.identity.Files, thing: d.identity.Record.ThingName, roleAlias: o.roleAlias}
-	e.region = cmp.Or(awsiot.ParseEndpoint(e.Endpoint).Region, awsiot.ParseEndpoint(e.CredentialsEndpoint).Region)
-	if e.hardware, e.tokenURI, err = config.HardwareOf(e.PrivateKey); err != nil {
+	e := &exported{server: d.config.Server, files: d.identity.Files, thing: d.identity.Record.ThingName, roleAlias: o.roleAlias}
+	e.region = cmp.Or(awsiot.ParseEndpoint(e.server.Endpoint).Region, awsiot.ParseEndpoint(e.server.CredentialsEndpoint).Region)
+	if e.hardware, e.tokenURI, err = config.HardwareOf(e.files.PrivateKey); err != nil {
 		return err
 	}
 	if e.roots, err = d.rootsFile(); err != nil {
 		return fmt.Errorf("writing the Amazon roots: %w", err)
 	}
-	for _, path := range []*string{&e.Certificate, &e.PrivateKey, &e.roots} {
+	for _, path := range []*string{&e.files.Certificate, &e.files.PrivateKey, &e.roots} {
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
@@ -160,21 +160,21 @@ func exportMosquitto(e *exported) (string, error) {
 		return "", fmt.Errorf("the bridges of mosquitto read the private key from a file, and that of this device is in hardware (%s); iot_device run uses it for every program", e.hardware)
 	}
 	alpn := ""
-	if e.Port == 443 {
+	if e.server.Port == 443 {
 		alpn = "bridge_alpn x-amzn-mqtt-ca\n"
 	}
-	return strings.NewReplacer("{thing}", e.thing, "{endpoint}", e.Endpoint, "{port}", strconv.Itoa(e.Port),
-		"{roots}", e.roots, "{certificate}", e.Certificate, "{key}", e.PrivateKey, "{alpn}", alpn).Replace(mosquitto), nil
+	return strings.NewReplacer("{thing}", e.thing, "{endpoint}", e.server.Endpoint, "{port}", strconv.Itoa(e.server.Port),
+		"{roots}", e.roots, "{certificate}", e.files.Certificate, "{key}", e.files.PrivateKey, "{alpn}", alpn).Replace(mosquitto), nil
 }
 
 func exportDeviceClient(e *exported) (string, error) {
 	if e.hardware != "" {
 		return "", fmt.Errorf("the AWS IoT Device Client reads the private key from a file, and that of this device is in hardware (%s); for a PKCS #11 token, write its section secure-element by hand", e.hardware)
 	}
-	if e.Port != 443 && e.Port != config.DefaultPort {
-		e.warnings = append(e.warnings, fmt.Sprintf("the AWS IoT Device Client has no setting for port %d", e.Port))
+	if e.server.Port != 443 && e.server.Port != config.DefaultPort {
+		e.warnings = append(e.warnings, fmt.Sprintf("the AWS IoT Device Client has no setting for port %d", e.server.Port))
 	}
-	dirs := []string{filepath.Dir(e.Certificate), filepath.Dir(e.PrivateKey), filepath.Dir(e.roots)}
+	dirs := []string{filepath.Dir(e.files.Certificate), filepath.Dir(e.files.PrivateKey), filepath.Dir(e.roots)}
 	slices.Sort(dirs)
 	for _, dir := range slices.Compact(dirs) {
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm() != 0o700 {
@@ -182,7 +182,7 @@ func exportDeviceClient(e *exported) (string, error) {
 		}
 	}
 	text, err := json.MarshalIndent(map[string]any{
-		"endpoint": e.Endpoint, "thing-name": e.thing, "cert": e.Certificate, "key": e.PrivateKey, "root-ca": e.roots,
+		"endpoint": e.server.Endpoint, "thing-name": e.thing, "cert": e.files.Certificate, "key": e.files.PrivateKey, "root-ca": e.roots,
 		"fleet-provisioning": map[string]any{"enabled": false},
 	}, "", "  ")
 	return string(text) + "\n", err
@@ -190,21 +190,21 @@ func exportDeviceClient(e *exported) (string, error) {
 
 func exportGreengrassLite(e *exported) (string, error) {
 	switch {
-	case e.roleAlias == "" || e.CredentialsEndpoint == "":
+	case e.roleAlias == "" || e.server.CredentialsEndpoint == "":
 		return "", errors.New("greengrass-lite needs --role-alias and the setting server.credentialsEndpoint, the output of \"aws iot describe-endpoint --endpoint-type iot:CredentialProvider\"")
 	case !awsiot.RoleAliases.Valid(e.roleAlias):
 		return "", fmt.Errorf("role alias %q: AWS IoT allows %s", e.roleAlias, awsiot.RoleAliases)
 	case e.region == "":
-		return "", fmt.Errorf("greengrass-lite needs the Region, which neither %s nor %s has", e.Endpoint, e.CredentialsEndpoint)
+		return "", fmt.Errorf("greengrass-lite needs the Region, which neither %s nor %s has", e.server.Endpoint, e.server.CredentialsEndpoint)
 	case e.hardware == "tpm":
 		return "", errors.New("greengrass-lite uses a key in a TPM by its persistent handle, and that of this device has none")
 	case e.hardware == "pkcs11":
-		e.PrivateKey = e.tokenURI
+		e.files.PrivateKey = e.tokenURI
 		e.warnings = append(e.warnings, "the private key is in a PKCS #11 token: Greengrass needs OpenSSL's provider pkcs11, with the token's PIN in openssl.cnf")
 	}
-	return strings.NewReplacer("{thing}", strconv.Quote(e.thing), "{endpoint}", strconv.Quote(e.Endpoint), "{roots}", strconv.Quote(e.roots),
-		"{certificate}", strconv.Quote(e.Certificate), "{key}", strconv.Quote(e.PrivateKey), "{region}", strconv.Quote(e.region),
-		"{credentialsEndpoint}", strconv.Quote(e.CredentialsEndpoint), "{roleAlias}", strconv.Quote(e.roleAlias)).Replace(greengrassLite), nil
+	return strings.NewReplacer("{thing}", strconv.Quote(e.thing), "{endpoint}", strconv.Quote(e.server.Endpoint), "{roots}", strconv.Quote(e.roots),
+		"{certificate}", strconv.Quote(e.files.Certificate), "{key}", strconv.Quote(e.files.PrivateKey), "{region}", strconv.Quote(e.region),
+		"{credentialsEndpoint}", strconv.Quote(e.server.CredentialsEndpoint), "{roleAlias}", strconv.Quote(e.roleAlias)).Replace(greengrassLite), nil
 }
 
 func exportEnv(e *exported) (string, error) {
@@ -213,8 +213,8 @@ func exportEnv(e *exported) (string, error) {
 	}
 	var b strings.Builder
 	for _, v := range [][2]string{
-		{"ENDPOINT", e.Endpoint}, {"PORT", fmt.Sprint(e.Port)}, {"THING_NAME", e.thing}, {"CERTIFICATE", e.Certificate},
-		{"PRIVATE_KEY", e.PrivateKey}, {"ROOT_CA", e.roots}, {"CREDENTIALS_ENDPOINT", e.CredentialsEndpoint},
+		{"ENDPOINT", e.server.Endpoint}, {"PORT", fmt.Sprint(e.server.Port)}, {"THING_NAME", e.thing}, {"CERTIFICATE", e.files.Certificate},
+		{"PRIVATE_KEY", e.files.PrivateKey}, {"ROOT_CA", e.roots}, {"CREDENTIALS_ENDPOINT", e.server.CredentialsEndpoint},
 	} {
 		if v[1] != "" {
 			fmt.Fprintf(&b, "export AWS_IOT_%s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))

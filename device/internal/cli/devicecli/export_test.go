@@ -17,11 +17,11 @@ import (
 
 func sample(change func(*exported)) *exported {
 	e := &exported{
-		Server: config.Server{
+		server: config.Server{
 			Endpoint: "abc-ats.iot.eu-central-1.amazonaws.com", Port: 8883,
 			CredentialsEndpoint: "abc.credentials.iot.eu-central-1.amazonaws.com",
 		},
-		Files: identity.Files{Certificate: `/a "b" it's/c.pem`, PrivateKey: "/k/$HOME `id`\\n.key"},
+		files: identity.Files{Certificate: `/a "b" it's/c.pem`, PrivateKey: "/k/$HOME `id`\\n.key"},
 		thing: "fleety_1", region: "eu-central-1", roleAlias: "device", roots: "/ä/#x: y.pem",
 	}
 	if change != nil {
@@ -41,7 +41,7 @@ func TestExportedVariablesAreEvaluatedByTheShell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{e.Endpoint, "8883", e.thing, e.Certificate, e.PrivateKey, e.roots, e.CredentialsEndpoint, ""}
+	want := []string{e.server.Endpoint, "8883", e.thing, e.files.Certificate, e.files.PrivateKey, e.roots, e.server.CredentialsEndpoint, ""}
 	if diff := cmp.Diff(want, strings.Split(string(out), "\n")); diff != "" {
 		t.Error(diff)
 	}
@@ -59,13 +59,13 @@ func TestDeviceClientIsGivenWhatItsConfigurationHas(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"endpoint": e.Endpoint, "cert": e.Certificate, "key": e.PrivateKey, "root-ca": e.roots, "thing-name": e.thing,
+		"endpoint": e.server.Endpoint, "cert": e.files.Certificate, "key": e.files.PrivateKey, "root-ca": e.roots, "thing-name": e.thing,
 		"fleet-provisioning": map[string]any{"enabled": false},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	warned := sample(func(e *exported) { e.Port, e.Certificate = 1, "/etc/passwd" }) // /etc is open to all
+	warned := sample(func(e *exported) { e.server.Port, e.files.Certificate = 1, "/etc/passwd" }) // /etc is open to all
 	if _, err := exportDeviceClient(warned); err != nil || len(warned.warnings) != 2 {
 		t.Errorf("warnings %q, %v", warned.warnings, err)
 	}
@@ -86,12 +86,12 @@ func TestGreengrassIsGivenWhatItsConfigurationHas(t *testing.T) {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	if diff := cmp.Diff(map[string]string{
-		"privateKeyPath": e.PrivateKey, "certificateFilePath": e.Certificate, "rootCaPath": e.roots, "rootPath": "/var/lib/greengrass", "thingName": e.thing,
+		"privateKeyPath": e.files.PrivateKey, "certificateFilePath": e.files.Certificate, "rootCaPath": e.roots, "rootPath": "/var/lib/greengrass", "thingName": e.thing,
 	}, got.System); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(map[string]any{
-		"awsRegion": e.region, "iotCredEndpoint": e.CredentialsEndpoint, "iotDataEndpoint": e.Endpoint, "iotRoleAlias": e.roleAlias,
+		"awsRegion": e.region, "iotCredEndpoint": e.server.CredentialsEndpoint, "iotDataEndpoint": e.server.Endpoint, "iotRoleAlias": e.roleAlias,
 		"runWithDefault": map[string]any{"posixUser": "gg_component:gg_component"}, "greengrassDataPlanePort": "8443",
 	}, got.Services["aws.greengrass.NucleusLite"].Configuration); diff != "" {
 		t.Error(diff)
@@ -99,7 +99,7 @@ func TestGreengrassIsGivenWhatItsConfigurationHas(t *testing.T) {
 	for what, change := range map[string]func(*exported){
 		"no role alias":           func(e *exported) { e.roleAlias = "" },
 		"a role alias of a space": func(e *exported) { e.roleAlias = "a b" },
-		"no credentials endpoint": func(e *exported) { e.CredentialsEndpoint = "" },
+		"no credentials endpoint": func(e *exported) { e.server.CredentialsEndpoint = "" },
 		"no Region":               func(e *exported) { e.region = "" },
 	} {
 		if _, err := exportGreengrassLite(sample(change)); err == nil {
@@ -110,7 +110,7 @@ func TestGreengrassIsGivenWhatItsConfigurationHas(t *testing.T) {
 
 func TestBridgeUsesALPNOnPort443Alone(t *testing.T) {
 	for port, want := range map[int]bool{443: true, 8883: false} {
-		text, err := exportMosquitto(sample(func(e *exported) { e.Port = port }))
+		text, err := exportMosquitto(sample(func(e *exported) { e.server.Port = port }))
 		if err != nil || strings.Contains(text, "\nbridge_alpn x-amzn-mqtt-ca\n") != want {
 			t.Errorf("port %d: %v\n%s", port, err, text)
 		}
