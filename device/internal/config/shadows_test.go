@@ -114,6 +114,9 @@ func TestFolderOfDownloadsHoldsNoFileOfOthers(t *testing.T) {
 	if err := os.Symlink(".", filepath.Join(dir, "linked")); err != nil {
 		t.Skip(err)
 	}
+	write(t, filepath.Join(dir, "serial", "number"), "1")
+	file := "serialNumberFrom: {file: serial/number}\ndeviceLocation: USA\nserver: {endpoint: localhost}\n" +
+		"stateDir: state/here\nprimary: {certificatepath: certs/c.pem, privatekeypath: certs/k.pem}\n"
 	for name, tc := range map[string]struct {
 		downloads string
 		want      bool
@@ -126,12 +129,14 @@ func TestFolderOfDownloadsHoldsNoFileOfOthers(t *testing.T) {
 		"the root":                  {"/", false},
 		"that of the public key":    {"keys", false},
 		"that of the handlers":      {"handlers", false},
+		"that of the serial number": {"serial", false},
+		"that of the state":         {"state", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			write(t, path, shadowsFile+"agent: {jobs: {handlers: handlers, publicKey: keys/a/key.pem, downloads: "+tc.downloads+"}}")
+			write(t, path, file+"agent: {jobs: {handlers: handlers, publicKey: keys/a/key.pem, downloads: "+tc.downloads+"}}")
 			_, err := config.Load(t.Context(), config.Sources{Path: path})
 			problems, _ := errors.AsType[config.Problems](err)
-			if ok := err == nil; ok != tc.want || !ok && (len(problems) != 1 || problems[0].Key != "agent.jobs.downloads" || problems[0].Origin.Line != 4) {
+			if ok := err == nil; ok != tc.want || !ok && (len(problems) != 1 || problems[0].Key != "agent.jobs.downloads" || problems[0].Origin.Line != 6) {
 				t.Errorf("%+v", err)
 			}
 		})

@@ -156,7 +156,7 @@ func (v *validation) agent() {
 	v.hostPort("agent.tunnel.endpoint", tunnel.Endpoint, awsiot.EndpointTunneling, "remove it: it follows from the Region")
 	own := v.c.Identity()
 	files := own.Files(v.c.ExpectedThingName())
-	taken := append(own.Reserved, files.Certificate, files.PrivateKey, files.Record, v.c.Agent.Jobs.PublicKey)
+	taken := append(own.Reserved, files.Certificate, files.PrivateKey, files.Record, v.c.Agent.Jobs.PublicKey, v.c.SerialNumberFrom.File, v.c.SerialNumberFrom.Program)
 	for i, s := range shadows {
 		if at := slices.IndexFunc(taken, func(path string) bool {
 			return path != "" && s.File != "" && osfile.Locate(path).Same(osfile.Locate(s.File))
@@ -172,8 +172,10 @@ func (v *validation) agent() {
 	}
 	if jobs := v.c.Agent.Jobs; jobs.Downloads != "" {
 		folder := osfile.Locate(jobs.Downloads)
-		if jobs.Handlers != "" {
-			taken = append(taken, filepath.Join(jobs.Handlers, "*"))
+		for _, dir := range []string{jobs.Handlers, v.c.StateDir} {
+			if dir != "" {
+				taken = append(taken, filepath.Join(dir, "*"))
+			}
 		}
 		for _, path := range taken {
 			v.check(path != "" && osfile.Locate(path).In(folder), downloadsKey, "choose a folder without files of other settings, such as one of its own in stateDir",

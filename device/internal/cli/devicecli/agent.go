@@ -46,10 +46,13 @@ func withAgent(ctx context.Context, console *cli.Console, s config.Sources, use 
 	return nil
 }
 
+// statusWait is how long an agent may take to say its status. Tests shorten it.
+var statusWait = 20 * time.Second
+
 // responds asks for the status, which an agent says at once also while its disk is slow or the device
 // is offline. One that hangs, or is stopped, takes every request and answers none.
 func responds(ctx context.Context, client *agent.Client) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: "it does not respond: restart it, as with \"systemctl restart iot_device\"; what it has stored stays"})
+	ctx, cancel := context.WithTimeoutCause(ctx, statusWait, &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: "it does not respond: restart it, as with \"systemctl restart iot_device\"; what it has stored stays"})
 	defer cancel()
 	_, err := client.Status(ctx)
 	return err
