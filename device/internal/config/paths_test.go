@@ -3,10 +3,12 @@ package config_test
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode/utf16"
 
@@ -255,7 +257,8 @@ func TestAllowedJobOperationsAreAList(t *testing.T) {
 // A path that the system has no room for is found when the configuration is read, wherever it is
 // written, and not when the agent listens or a program asks it.
 func TestPathOfTheSocketHasALimit(t *testing.T) {
-	fits, long := "/"+strings.Repeat("x", 106), "/"+strings.Repeat("x", 107)
+	most := len(syscall.RawSockaddrUnix{}.Path) - 1
+	fits, long := "/"+strings.Repeat("x", most-1), "/"+strings.Repeat("x", most)
 	for place, sources := range map[string]config.Sources{
 		"device.yaml:4:17": {},
 		"environment variable IOT_DEVICE_AGENT_SOCKET": {Environ: []string{"IOT_DEVICE_AGENT_SOCKET=" + long}},
@@ -263,7 +266,7 @@ func TestPathOfTheSocketHasALimit(t *testing.T) {
 	} {
 		file := good + "agent: {socket: " + long + "}\n"
 		_, err := load(t, file, sources)
-		if want := place + ": agent.socket is a path of 108 bytes; use one of 107 at most, as in /run/iot_device/api.sock"; err == nil || err.Error() != want {
+		if want := fmt.Sprintf("%s: agent.socket is a path of %d bytes; use one of %d at most, as in /run/iot_device/api.sock", place, most+1, most); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	}
