@@ -44,7 +44,9 @@ if ! command -v "$go" >/dev/null; then
 fi
 
 # Whatever in the caller's environment could change the bytes is set here; where it
-# is empty, what go env -w has written counts.
+# is empty, what go env -w has written counts. Lambda runs a function as another user
+# than its file's owner, and the CDK's archive keeps the file's mode.
+umask 022
 cd -- "$(dirname -- "$0")/../hook"
 exec env GOWORK=off GOFLAGS=-buildvcs=false GOEXPERIMENT= GOFIPS140=off \
 	CGO_ENABLED=0 GOOS=linux GOARCH="$goarch" GOARM64=v8.0 GOAMD64=v1 \

@@ -241,6 +241,25 @@ func TestScriptsGuardAgainstTheirSurroundings(t *testing.T) {
 	}
 }
 
+// TestFunctionsAreReadableByLambda: Lambda is another user than the one who deploys, whose umask is in
+// the file's mode, and the CDK uploads no file again whose mode alone has changed.
+func TestFunctionsAreReadableByLambda(t *testing.T) {
+	p := newPlace(t, "env")
+	if err := os.Mkdir(p.path("hook"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.tool(t, "bin/go", `while [ "$1" != -o ]; do shift; done; echo built >"$2" && chmod +x "$2"`) // as far as the umask allows
+	p.tool(t, "scripts/private.sh", `umask 077; exec "$@"`)
+	for _, function := range []string{".", "./cmd/retire"} {
+		if r := p.run(t, "private.sh", p.path("scripts/build-hook.sh"), p.path("certs/bootstrap"), "arm64", function); r != (result{}) {
+			t.Fatalf("%+v", r)
+		}
+		if mode := p.mode(t, "bootstrap"); mode != 0o755 {
+			t.Errorf("%s has mode %v", function, mode)
+		}
+	}
+}
+
 func TestRepositoryShipsExecutableScripts(t *testing.T) {
 	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "build-hook.sh", "preflight.sh", "deploy.sh"} {
 		info, err := os.Stat(filepath.Join("..", "..", "scripts", script))
