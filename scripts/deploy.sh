@@ -30,9 +30,10 @@ arns=$1 # preflight.sh checks it
 shift
 
 scripts=$(cd -- "$(dirname -- "$0")" && pwd)
-# option NAME prints an option of the two cdk.json that the CDK reads. NAME is a pattern.
+# option NAME prints an option of the files that the CDK reads, the first of which wins.
+# NAME is a pattern.
 option() {
-	sed -n -e 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p' -e 's/.*"'"$1"'" *: *\([0-9][0-9]*\).*/\1/p' "$scripts/../infra/cdk.json" "${HOME:-}/.cdk.json" 2>/dev/null | sed -n 1p
+	sed -n -e 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p' -e 's/.*"'"$1"'" *: *\([0-9][0-9]*\).*/\1/p' "$scripts/../infra/cdk.json" "$scripts/../infra/cdk.context.json" "${HOME:-}/.cdk.json" 2>/dev/null | sed -n 1p
 }
 profile=$(option profile)
 [ -z "$profile" ] || export AWS_PROFILE="$profile"
@@ -41,17 +42,31 @@ qualifier=$(option '@aws-cdk.core:bootstrapQualifier')
 # Those among the CDK's arguments, as -c name=NAME, win.
 before=
 for argument; do
-	case $before in --profile) argument=--profile=$argument ;; esac
-	before=$argument argument=${argument#--context=}
-	case $argument in
-	--profile=*) export AWS_PROFILE="${argument#--profile=}" ;;
-	@aws-cdk/core:bootstrapQualifier=*) qualifier=${argument#*=} ;;
-	name=*) stack=${argument#name=} ;;
-	thingGroup=*) group=${argument#thingGroup=} ;;
-	thingType=*) type=${argument#thingType=} ;;
-	thingPrefix=*) prefix=${argument#thingPrefix=} ;;
-	serialRegistry=*) registry=${argument#serialRegistry=} ;;
-	serialPrefix=*) serials=${argument#serialPrefix=} ;;
+	option=
+	case $before in
+	--profile) export AWS_PROFILE="$argument" ;;
+	-c | --c | --context | -[!-]*c) option=$argument ;;
+	*)
+		case $argument in
+		--profile=*) export AWS_PROFILE="${argument#--profile=}" ;;
+		-c=* | --c=* | --context=*) option=${argument#*=} ;;
+		esac
+		;;
+	esac
+	before=$argument
+	case $option in
+	@aws-cdk/core:bootstrapQualifier=*) qualifier=${option#*=} ;;
+	name=*) stack=${option#name=} ;;
+	thingGroup=*) group=${option#thingGroup=} ;;
+	thingType=*) type=${option#thingType=} ;;
+	thingPrefix=*) prefix=${option#thingPrefix=} ;;
+	serialRegistry=*) registry=${option#serialRegistry=} ;;
+	serialPrefix=*) serials=${option#serialPrefix=} ;;
+	'' | *=*) ;;
+	*)
+		echo "deploy.sh: error: the option $option has no value, and the CDK would leave it out: write -c $option=VALUE" >&2
+		exit 2
+		;;
 	esac
 done
 stack=${stack:-GoFleetProvisioning}

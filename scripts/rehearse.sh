@@ -75,6 +75,7 @@ node_modules/.bin/cdk synth --quiet --no-notices --output "$work/cdk.out" \
 	cat "$work/cdk.log" >&2
 	die "cdk synth failed: its messages are above"
 }
+! grep 'not an assignment' "$work/cdk.log" >&2 || die "the CDK left an option out: give each as -c NAME=VALUE"
 template=$(echo "$work"/cdk.out/*.template.json)
 basename -- "$template"
 

@@ -263,6 +263,17 @@ bootstrap:
 	}
 }
 
+// The CDK warns of an option without a value, leaves it out, and deploys the stack without it.
+func TestAnOptionWithoutAValueIsNotLeftOut(t *testing.T) {
+	for _, args := range [][]string{{"-c", "minimalRole"}, {"--context", "minimalRole"}, {"-c=minimalRole"}, {"-c", "name=Second", "--context=minimalRole"}} {
+		p, notes := newCloud(t, nil)
+		p.run(t, "deploy.sh", append([]string{claimARN}, args...)...).fails(t, 2, "-c minimalRole=VALUE")
+		if asked, err := os.Stat(filepath.Join(notes, "asked")); err == nil {
+			t.Errorf("%v: %v", args, asked)
+		}
+	}
+}
+
 func TestDeployWithoutAListPrintsNoCommandForIt(t *testing.T) {
 	p, _ := newCloud(t, map[string]string{templateOutput: "GoFleetProvisioningTemplate"})
 	if r := p.run(t, "deploy.sh", claimARN); r.code != 0 || strings.Contains(r.stdout, "serials") {
@@ -281,22 +292,31 @@ func TestDestroyPrintsWhatIsRetained(t *testing.T) {
 	}
 }
 
-// The CDK takes options in other forms, too, and from two files.
+// The CDK takes options in other forms, too, and from several files.
 func TestDeployKnowsTheStackHoweverItIsNamed(t *testing.T) {
 	const file = `{"app": "go run .", "context": {"cli-telemetry": false, "name": "Second","thingType" : "acme-sensor"}}`
+	const others = `{"name": "Third", "thingType": "acme-other"}`
 	for name, test := range map[string]struct {
-		file string
-		args []string
+		file, context string
+		args          []string
 	}{
-		"one argument":  {"", []string{"--context=name=Second", "--context=thingType=acme-sensor"}},
-		"cdk.json":      {file, nil},
-		"several lines": {strings.ReplaceAll(file, ",", ",\n"), nil},
-		"both":          {strings.Replace(file, "Second", "Third", 1), []string{"--context", "name=Second"}},
+		"one argument":     {"", "", []string{"--context=name=Second", "--context=thingType=acme-sensor"}},
+		"short":            {"", "", []string{"-c=name=Second", "--c=thingType=acme-sensor"}},
+		"two dashes":       {"", "", []string{"--c", "name=Second", "--context", "thingType=acme-sensor"}},
+		"several flags":    {"", "", []string{"-vc", "name=Second", "-fc", "thingType=acme-sensor"}},
+		"not a stack":      {file, "", []string{"--toolkit-stack-name", "name=Third"}},
+		"cdk.json":         {file, "", nil},
+		"several lines":    {strings.ReplaceAll(file, ",", ",\n"), "", nil},
+		"both":             {strings.Replace(file, "Second", "Third", 1), "", []string{"--context", "name=Second"}},
+		"cdk.context.json": {`{"app": "go run ."}`, strings.NewReplacer("Third", "Second", "acme-other", "acme-sensor").Replace(others), nil},
+		"two files":        {file, others, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, _ := newCloud(t, map[string]string{"cloudformation describe-stacks Second": deployedStack})
-			if err := os.WriteFile(p.path("infra/cdk.json"), []byte(test.file), 0o600); err != nil {
-				t.Fatal(err)
+			for name, text := range map[string]string{"infra/cdk.json": test.file, "infra/cdk.context.json": test.context} {
+				if err := os.WriteFile(p.path(name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
 			}
 			r := p.run(t, "deploy.sh", append([]string{"--destroy", claimARN}, test.args...)...)
 			if r.code != 0 || !strings.Contains(r.stdout, "Stack Second deleted") || !strings.Contains(r.stdout, "thing type acme-sensor") {

@@ -69,3 +69,14 @@ func TestEveryOptionIsRehearsed(t *testing.T) {
 		t.Errorf("%v\n%s", err, output)
 	}
 }
+
+// The CDK warns of an option without a value, in a log that nobody sees, and synthesizes the stack
+// without it.
+func TestNoStackIsRehearsedWithoutAnOption(t *testing.T) {
+	p := newPlace(t)
+	p.tool(t, "bin/go", "echo amd64")
+	p.tool(t, "infra/node_modules/.bin/cdk", `mkdir "${0%/*}/out"; echo 'Context argument is not an assignment (key=value): minimalRole'`)
+	if r := p.run(t, "rehearse.sh", "-c", "minimalRole"); r.code != 1 || !strings.Contains(r.stderr, "(key=value): minimalRole") || !strings.Contains(r.stderr, "-c NAME=VALUE") {
+		t.Errorf("%+v", r)
+	}
+}
