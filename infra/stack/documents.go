@@ -47,7 +47,7 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 		"fleet_template.json": &d.FleetTemplate, "claim_policy.json": &d.ClaimPolicy,
 		"device_policy.json": &d.DevicePolicy, "rotation_policy.json": &d.RotationPolicy,
 	}
-	names, own := slices.Sorted(maps.Keys(to)), []string{}
+	names, own := slices.Sorted(maps.Keys(to)), map[string]string{} // the folder of each that is there
 	if o.Templates != "" {
 		entries, err := os.ReadDir(o.Templates)
 		if err != nil {
@@ -56,7 +56,7 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 		for _, entry := range entries {
 			switch name := entry.Name(); {
 			case to[name] != nil:
-				own = append(own, name)
+				own[name] = o.Templates
 			case !strings.HasPrefix(name, "."): // else an editor's, or Finder's
 				return d, fmt.Errorf("templates: %s has %q, which is not one of %s", o.Templates, name, strings.Join(names, ", "))
 			}
@@ -66,11 +66,7 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 		}
 	}
 	for _, name := range names {
-		folder := dir
-		if slices.Contains(own, name) {
-			folder = o.Templates
-		}
-		path, text := filepath.Join(folder, name), bytes.Buffer{}
+		path, text := filepath.Join(cmp.Or(own[name], dir), name), bytes.Buffer{}
 		data, err := os.ReadFile(path)
 		err = cmp.Or(err, json.Compact(&text, data))
 		if err == nil && text.Bytes()[0] != '{' {
