@@ -52,7 +52,7 @@ type chart struct {
 	X, Y            []tick
 	Bars            []bar
 	Lines           []line
-	Dots            []dot
+	Dots            []bar // at its corner
 }
 
 type legend struct{ Class, Label string }
@@ -68,11 +68,6 @@ type bar struct {
 }
 
 type line struct{ Path, Class string }
-
-type dot struct {
-	X, Y         float64
-	Class, Title string
-}
 
 const usualHeight, rowHeight = 220, 26
 
@@ -203,7 +198,7 @@ func (r *Report) stageChart() chart {
 		c.Bars = append(c.Bars,
 			bar{x(s.P50), y + row/4, max(0.3, x(s.P90)-x(s.P50)), row / 2, "one", title},
 			bar{x(s.P90), y + row/4, max(0, x(s.P99)-x(s.P90)), row / 2, "two", title})
-		c.Dots = append(c.Dots, dot{x(s.Max), y + row/2, "bad", title})
+		c.Dots = append(c.Dots, bar{X: x(s.Max), Y: y + row/2, Class: "bad", Title: title})
 	}
 	return c
 }
