@@ -49,6 +49,7 @@ type Program struct {
 	LogLevel    string                          // the default of --log-level; empty means warn
 	Interrupted string                          // the hint after an interrupt; empty for none
 	Explain     func(error) Explanation         // classifies an error of a command by its type
+	Hangup      bool                            // the end of its terminal is an interrupt: it has results to write
 }
 
 // An Explanation is what an error means for the user.
@@ -69,6 +70,10 @@ func Main(p Program, args []string, streams term.Streams) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
+	if p.Hangup && !signal.Ignored(syscall.SIGHUP) { // else nohup keeps it running
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP) // of which the shell sends a second one
+		defer stop()
+	}
 
 	console, root := tree(p, args, streams)
 	cmd, err := root.ExecuteContextC(ctx)

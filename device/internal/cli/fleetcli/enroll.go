@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os/signal"
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -94,6 +96,7 @@ func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error
 	if err := o.output.check(); err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // of who reads the progress: there would be no report
 	progress := progress{console: console, shown: time.Now()}
 	c.Progress = progress.show
 	report, err := fleet.Enroll(ctx, c)

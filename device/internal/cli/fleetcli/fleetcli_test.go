@@ -2,6 +2,7 @@ package fleetcli_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -424,8 +425,10 @@ func TestFailedDevicesGiveExitCodeAndReport(t *testing.T) {
 	}
 }
 
-// TestInterruptWritesReport sends the signal of Ctrl-C to the binary.
-func TestInterruptWritesReport(t *testing.T) {
+// TestEveryEndWritesReport ends the binary by Ctrl-C, as the system does that asks it to terminate, and
+// as a terminal that is closed: the shell then sends the signal once more. Neither nohup nor a reader
+// of the progress that is gone ends it.
+func TestEveryEndWritesReport(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the program")
 	}
@@ -435,33 +438,65 @@ func TestInterruptWritesReport(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	core := startEmulator(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "enroll", "-n", "100000", "-c", "device.yaml", "--report", "r.json", "--concurrency", "4")
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := core.AwaitThing(ctx, "fleety_2974680000020"); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(errs.String(), "interrupted") {
-		t.Errorf("exit %d\n%s", code, errs.String())
-	}
-	f, err := os.Open("r.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := fleet.ReadReport(f)
-	if err != nil || r.Counts.Enrolled == 0 || r.Counts.NotStarted == 0 || !strings.Contains(out.String(), "not started") {
-		t.Errorf("%v, report %+v\n%s", err, r, out.String())
+	for name, test := range map[string]struct {
+		shell  string            // runs the program
+		nohup  bool              // it survives the end of its terminal
+		unread bool              // nobody reads the progress any more
+		ends   [2]syscall.Signal // the second at once after the first; 0 for none
+	}{
+		"Ctrl-C":          {ends: [2]syscall.Signal{syscall.SIGINT}},
+		"shutdown":        {ends: [2]syscall.Signal{syscall.SIGTERM}},
+		"closed terminal": {ends: [2]syscall.Signal{syscall.SIGHUP, syscall.SIGHUP}},
+		"nohup":           {shell: `trap "" HUP; exec "$@"`, nohup: true, ends: [2]syscall.Signal{syscall.SIGINT}},
+		"no reader":       {unread: true, ends: [2]syscall.Signal{syscall.SIGINT}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			core := startEmulator(t)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, "sh", "-c", cmp.Or(test.shell, `exec "$@"`), "sh", binary,
+				"enroll", "-n", "100000", "-c", "device.yaml", "--report", "r.json", "--concurrency", "4", "--log-level", "info")
+			var out, errs bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			if test.unread {
+				reader, writer, err := os.Pipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				reader.Close()
+				defer writer.Close()
+				cmd.Stderr = writer
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			await := func(thing string) {
+				if _, err := core.AwaitThing(ctx, thing); err != nil {
+					t.Fatal(err)
+				}
+			}
+			await("fleety_2974680000020")
+			if test.nohup {
+				_ = cmd.Process.Signal(syscall.SIGHUP)
+				await("fleety_2974680000100")
+			}
+			for _, sig := range test.ends {
+				_ = cmd.Process.Signal(sig) // 0 does nothing
+			}
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != 130 || !test.unread && !strings.Contains(errs.String(), "interrupted") {
+				t.Errorf("exit %d\n%s", code, errs.String())
+			}
+			f, err := os.Open("r.json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			r, err := fleet.ReadReport(f)
+			if err != nil || r.Counts.Enrolled == 0 || r.Counts.NotStarted == 0 || !strings.Contains(out.String(), "not started") {
+				t.Errorf("%v, report %+v\n%s", err, r, out.String())
+			}
+		})
 	}
 }
 

@@ -30,6 +30,7 @@ func Program() cli.Program {
 		},
 		Explain:     explain,
 		Interrupted: "with --keep or --resume the same command resumes; a report has the results so far",
+		Hangup:      true,
 	}
 }
 
