@@ -3,10 +3,18 @@
 
 GO          ?= go
 MODULES     := hook device infra
+
+# Of all but help and clean.
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
+ifeq ($(shell command -v $(firstword $(GO)) 2>/dev/null),)
+$(error Go is not installed, or not in PATH: get it from https://go.dev/dl/)
+endif
+endif
+
 # Without the folder of the clone in what is compiled, all clones share Go's build cache. Go asks git
 # nothing, which fails in a clone of another user's, such as one that a container mounts. A workspace
 # takes no -mod=mod.
-export GOFLAGS := $(strip $(filter-out -trimpath -buildvcs=% -mod=mod,$(shell $(GO) env GOFLAGS)) -trimpath -buildvcs=false)
+export GOFLAGS := $(strip $(filter-out -trimpath -buildvcs=% -mod=mod,$(shell $(GO) env GOFLAGS 2>/dev/null)) -trimpath -buildvcs=false)
 
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)
@@ -142,6 +150,7 @@ unit-others: rehearse
 # npm writes this file when all is installed: a folder that an interrupt has left half made is no target.
 infra/node_modules $(AWSSDK)/node_modules: %: %/.package-lock.json
 %/node_modules/.package-lock.json: %/package.json %/package-lock.json
+	@command -v npm >/dev/null || { echo 'make: error: Node.js is not installed: get version 22 or later from https://nodejs.org' >&2; exit 1; }
 	cd $* && npm ci --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 

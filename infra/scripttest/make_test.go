@@ -1,6 +1,7 @@
 package scripttest
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,6 +163,32 @@ func TestInterruptedInstallationIsDoneAgain(t *testing.T) {
 			if err != nil || strings.Contains(string(output), "npm ci") != test.install {
 				t.Errorf("%s after %s: %v\n%s", target, test.file, err, output)
 			}
+		}
+	}
+}
+
+// TestMakeNamesTheToolThatIsMissing: a person who begins may have neither Go nor Node.js.
+func TestMakeNamesTheToolThatIsMissing(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for targets, want := range map[string]string{
+		"demo": "https://go.dev/dl/", "device": "https://go.dev/dl/", "clean test": "https://go.dev/dl/", "deploy": "https://go.dev/dl/",
+		"GO=true deploy": "https://nodejs.org", "GO=true synth": "https://nodejs.org", "GO=true destroy": "https://nodejs.org", "": "", "help": "", "clean": "",
+	} {
+		p := newPlace(t, "make", "awk", "touch")
+		for name, content := range map[string]string{"Makefile": string(makefile), "infra/package.json": "{}", "infra/package-lock.json": "{}"} {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(p.path(name)), 0o755), os.WriteFile(p.path(name), []byte(content), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.tool(t, "bin/true", "exit 0")
+		command := exec.CommandContext(t.Context(), filepath.Join(p.bin, "make"), append([]string{"-C", p.root, "-s"}, strings.Fields(targets)...)...)
+		command.Env = []string{"PATH=" + p.bin}
+		output, err := command.CombinedOutput()
+		if (err == nil) != (want == "") || !strings.Contains(string(output), want) || strings.Contains(string(output), "not found") || strings.Contains(string(output), "o such file") {
+			t.Errorf("make %s: %v\n%s", targets, err, output)
 		}
 	}
 }
