@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// privateModes means that the mode of a directory limits access to it.
-const privateModes = true
-
 // checkFiles makes sure that the process may have need files open, raising its own limit if that is
 // allowed.
 func checkFiles(need int) error {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"example.com/fleety/device/provision"
@@ -158,7 +159,7 @@ func prepareKeep(dir string) error {
 	if err = cmp.Or(err, statErr); err != nil {
 		return fmt.Errorf("making the directory of the identities: %w", err)
 	}
-	if open := info.Mode().Perm() & 0o077; open != 0 && privateModes {
+	if open := info.Mode().Perm() & 0o077; open != 0 && runtime.GOOS != "windows" { // where access is not in the mode
 		return fmt.Errorf("other users may use the directory of the identities %s (mode %#o), and private keys go there: name one that is yours alone (mode 0700), or that does not exist", dir, info.Mode().Perm())
 	}
 	if err := os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600); err != nil {
