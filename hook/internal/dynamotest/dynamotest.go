@@ -4,6 +4,7 @@ package dynamotest
 
 import (
 	"bufio"
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,23 +42,19 @@ func Serve(t testing.TB) aws.Config {
 	}
 	node := exec.Command("node", filepath.Join(root, "scripts", "dynamodb.mjs"), Table)
 	node.Stderr = os.Stderr
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatalf("starting DynamoDB: %v", err)
-		}
+	stdin, inErr := node.StdinPipe() // its end is the end of the process
+	stdout, outErr := node.StdoutPipe()
+	if err := cmp.Or(inErr, outErr, node.Start()); err != nil {
+		t.Fatalf("starting DynamoDB: %v", err)
 	}
-	stdin, err := node.StdinPipe() // its end is the end of the process
-	must(err)
-	stdout, err := node.StdoutPipe()
-	must(err)
-	must(node.Start())
 	t.Cleanup(func() {
 		stdin.Close()
 		_ = node.Wait()
 	})
 	endpoint, err := bufio.NewReader(stdout).ReadString('\n')
-	must(err)
+	if err != nil {
+		t.Fatalf("starting DynamoDB: %v", err)
+	}
 	environment := map[string]string{
 		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": strings.TrimSpace(endpoint),
 	}
