@@ -118,9 +118,16 @@ func (p *Props) Check() error {
 		if n := utf8.RuneCountInString(resolved); n > document.limit {
 			problems = append(problems, fmt.Errorf("%s has %d characters as it would be deployed, without its white space; AWS IoT accepts %d", document.name, n, document.limit))
 		}
+		if name := unfilled.FindString(resolved); name != "" && document.limit == maxPolicy {
+			problems = append(problems, fmt.Errorf("%s: %s is neither a placeholder that is filled in nor a policy variable; see docs/customize.md", document.name, name))
+		}
 	}
 	return errors.Join(problems...)
 }
+
+// unfilled finds what is none of our placeholders, such as a misspelt one: AWS IoT would take it for a
+// policy variable that no device has.
+var unfilled = regexp.MustCompile(`\$\{(AWS::)?[a-zA-Z]+\}`)
 
 // checkTemplate compares the names in the template with those of the stack: the hook, the role and
 // the alarms rely on them.

@@ -221,6 +221,8 @@ func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
 	writeFile(t, object, `{"Effect": "Allow"}`)
 	long := filepath.Join(folder, "long.json")
 	writeFile(t, long, `[{"Effect": "Allow", "Action": "iot:Publish", "Resource": "`+strings.Repeat("a", 2048)+`"}]`)
+	misspeltName := filepath.Join(folder, "misspelt.json")
+	writeFile(t, misspeltName, `[{"Effect": "Allow", "Action": "iot:Publish", "Resource": "arn:aws:iot:us-east-1:*:topic/${thingPrefix}/${*}/${iot:ClientId}"}]`)
 	const file = "fleet_template.json"
 	for name, test := range map[string]struct {
 		context map[string]any
@@ -241,6 +243,9 @@ func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
 		"statements in an object": {map[string]any{"deviceStatements": object}, "JSON list"},
 		"no statements":           {map[string]any{"deviceStatements": "/nonexistent"}, "deviceStatements"},
 		"too many statements":     {map[string]any{"deviceStatements": long}, "deviceStatements has"},
+		"a misspelt placeholder":  {map[string]any{"templates": own(t, "device_policy.json", `${AWS::AccountId}:client/`, `${AWS::AccountID}:client/`)}, "device_policy.json: ${AWS::AccountID} is"},
+		"another placeholder":     {map[string]any{"templates": own(t, "claim_policy.json", `${TemplateName}/provision/json`, `${Template}/provision/json`)}, "claim_policy.json: ${Template} is"},
+		"one in statements":       {map[string]any{"deviceStatements": misspeltName}, "deviceStatements: ${thingPrefix} is"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := checked(t, test.context); err == nil || !strings.Contains(err.Error(), test.want) {
