@@ -18,7 +18,6 @@ var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
 	"ms":      milliseconds,
 	"seconds": FormatSeconds,
 	"add":     func(a, b int) int { return a + b },
-	"percent": func(x float64) string { return fmt.Sprintf("%.2f%%", x) },
 	"milli":   func(x float64) string { return fmt.Sprintf("%.1f", 1000*x) },
 	"kilo":    func(x float64) string { return fmt.Sprintf("%.1f", x/1000) },
 	"float":   func(n int64) float64 { return float64(n) },
@@ -193,7 +192,7 @@ func (r *Report) stageChart() chart {
 	row := 100 / float64(len(r.Stages))
 	for i, s := range r.Stages {
 		y := row * float64(i)
-		title := fmt.Sprintf("%s: p50 %s, p90 %s, p99 %s, max %s, %d times", s.Stage, milliseconds(s.P50), milliseconds(s.P90), milliseconds(s.P99), milliseconds(s.Max), s.Count)
+		title := fmt.Sprintf("%s: p50 %s, p90 %s, p99 %s, max %s, %s", s.Stage, milliseconds(s.P50), milliseconds(s.P90), milliseconds(s.P99), milliseconds(s.Max), FormatCount(int(s.Count), "time", "times"))
 		c.Y = append(c.Y, tick{y + row/2, string(s.Stage)})
 		c.Bars = append(c.Bars,
 			bar{x(s.P50), y + row/4, max(0.3, x(s.P90)-x(s.P50)), row / 2, "one", title},
@@ -221,7 +220,7 @@ func (s Latency) distributionChart(title, note string) chart {
 	for i, n := range counts {
 		if n > 0 {
 			top := y(share(n))
-			c.Bars = append(c.Bars, bar{width*float64(i) + 0.1, top, width - 0.2, 100 - top, "one", fmt.Sprintf("%d devices, %.1f %%", n, share(n))})
+			c.Bars = append(c.Bars, bar{width*float64(i) + 0.1, top, width - 0.2, 100 - top, "one", fmt.Sprintf("%s, %.1f %%", FormatCount(int(n), "device", "devices"), share(n))})
 		}
 	}
 	return c

@@ -161,17 +161,17 @@ func (r *Report) Headline() string {
 	c, done := r.Counts, r.Counts.Enrolled+r.Counts.Already
 	switch h := r.Hold; {
 	case c.Failed > 0 && done == 0:
-		return fmt.Sprintf("Enrollment failed: none of %d devices enrolled", c.Devices)
+		return fmt.Sprintf("Enrollment failed: none of %s enrolled", FormatCount(c.Devices, "device", "devices"))
 	case c.Failed > 0:
-		return fmt.Sprintf("Enrollment failed for %d of %d devices", c.Failed, c.Devices)
+		return fmt.Sprintf("Enrollment failed for %d of %s", c.Failed, FormatCount(c.Devices, "device", "devices"))
 	case h != nil && h.Connected < h.Devices:
-		return fmt.Sprintf("Connection lost: %d of %d held devices are not connected at the end", h.Devices-h.Connected, h.Devices)
+		return fmt.Sprintf("Connection lost: %d of %s not connected at the end", h.Devices-h.Connected, FormatCount(h.Devices, "held device is", "held devices are"))
 	case done < c.Devices:
-		return fmt.Sprintf("Enrollment ended early: %d of %d devices enrolled", done, c.Devices)
+		return fmt.Sprintf("Enrollment ended early: %d of %s enrolled", done, FormatCount(c.Devices, "device", "devices"))
 	case h != nil && h.Reconnect != nil:
-		return fmt.Sprintf("%d devices enrolled, %d reconnected", done, h.Reconnect.Returned)
+		return fmt.Sprintf("%s enrolled, %d reconnected", FormatCount(done, "device", "devices"), h.Reconnect.Returned)
 	}
-	return fmt.Sprintf("%d devices enrolled", done)
+	return FormatCount(done, "device", "devices") + " enrolled"
 }
 
 // Throughput says in words how fast devices were enrolled; empty if none was.
@@ -181,6 +181,14 @@ func (r *Report) Throughput() string {
 	}
 	return fmt.Sprintf("On average, %.1f devices per second were enrolled: %.0f per minute. At this rate, 20000 devices take %s.",
 		r.DevicesPerSecond, 60*r.DevicesPerSecond, FormatSeconds(20_000/r.DevicesPerSecond))
+}
+
+// FormatCount writes a number with what there is of it, one or many.
+func FormatCount(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // FormatSeconds writes a duration of up to many days with the digits that matter.
@@ -224,8 +232,7 @@ func (m *meter) fill(r *Report) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.Failures, r.Retries = m.failures.list(), m.retries.list()
-	t := m.timeline
-	r.Timeline = Timeline{slices.Clone(t.Enrolled), slices.Clone(t.Failed), slices.Clone(t.Connects)}
+	r.Timeline = m.timeline
 	r.Stages = []Latency{}
 	ms := func(us int64) float64 { return float64(us) / 1000 }
 	for _, s := range stages {

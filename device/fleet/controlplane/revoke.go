@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/fleet"
 )
 
 // Revoke sets the certificates of the targets to a status: REVOKED, or INACTIVE, from which a
@@ -89,7 +90,7 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 			column, name = 0, ""
 		}
 		if column >= len(fields) {
-			return nil, fmt.Errorf("line %d has %d columns", line, len(fields))
+			return nil, fmt.Errorf("line %d has %s", line, fleet.FormatCount(len(fields), "column", "columns"))
 		}
 		value := strings.TrimSpace(fields[column])
 		id := strings.ToLower(arnOfCertificate.ReplaceAllString(value, "")) // some tools write hexadecimal digits in capitals

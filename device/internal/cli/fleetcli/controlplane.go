@@ -89,22 +89,22 @@ func (o *controlOptions) report(console *cli.Console, verb string, counts contro
 			controlplane.Counts
 		}{o.apply, counts})
 	case !o.json && (err == nil || counts != controlplane.Counts{}):
-		done, what, shared := verb, fmt.Sprintf("%d certificates", counts.Certificates), ""
+		done, what, shared := verb, fleet.FormatCount(counts.Certificates, "certificate", "certificates"), ""
 		if verb == "removed" { // by cleanup, which alone concerns things
-			what += fmt.Sprintf(" and %d things", counts.Things)
-			shared = fmt.Sprintf("%d things kept (they have other certificates), ", counts.Shared)
+			what += " and " + fleet.FormatCount(counts.Things, "thing", "things")
+			shared = fleet.FormatCount(counts.Shared, "thing kept (it has other certificates), ", "things kept (they have other certificates), ")
 		}
 		if !o.apply {
 			verb = "would be " + verb + " (dry run)"
 		}
-		err = cmp.Or(err, console.Table(cli.Table{{fmt.Sprintf("%s %s; %d already %s or not found, %s%d devices kept, %d failed, %d resumed",
-			what, verb, counts.Gone, done, shared, counts.Kept, counts.Failed, counts.Resumed)}}))
+		err = cmp.Or(err, console.Table(cli.Table{{fmt.Sprintf("%s %s; %d already %s or not found, %s%s kept, %d failed, %d resumed",
+			what, verb, counts.Gone, done, shared, fleet.FormatCount(counts.Kept, "device", "devices"), counts.Failed, counts.Resumed)}}))
 	}
 	if counts.Failed > 0 {
-		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
+		return fmt.Errorf("%s failed: %w", fleet.FormatCount(counts.Failed, "device", "devices"), err)
 	}
 	if err == nil && o.apply && counts.Kept > 0 { // a script would take 0 for all of them
-		err = fmt.Errorf("%d devices were kept", counts.Kept)
+		err = errors.New(fleet.FormatCount(counts.Kept, "device was kept", "devices were kept"))
 	}
 	return err
 }
@@ -124,11 +124,11 @@ func (o *controlOptions) reportRotation(console *cli.Console, done controlplane.
 	for _, u := range done.Unsuccessful {
 		t = append(t, cli.Row{fmt.Sprintf("%s: %s: %s", u.ThingName, u.Status, u.Reason)})
 	}
-	verb := "things have a job"
+	things := fleet.FormatCount(done.Things, "thing has a job", "things have a job")
 	if !o.apply {
-		verb = "things would have a job (dry run)"
+		things = fleet.FormatCount(done.Things, "thing", "things") + " would have a job (dry run)"
 	}
-	t = append(t, cli.Row{fmt.Sprintf("%d %s; %d no longer exist, %d failed, %d resumed", done.Things, verb, done.Gone, done.Failed, done.Resumed)})
+	t = append(t, cli.Row{fmt.Sprintf("%s; %s, %d failed, %d resumed", things, fleet.FormatCount(done.Gone, "no longer exists", "no longer exist"), done.Failed, done.Resumed)})
 	for _, id := range done.Jobs {
 		t = append(t, cli.Row{"job " + id})
 	}
@@ -307,7 +307,7 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 				unsuccessful += n
 			}
 			if err == nil && unsuccessful > 0 {
-				err = fmt.Errorf("%d devices did not rotate", unsuccessful)
+				err = errors.New(fleet.FormatCount(unsuccessful, "device", "devices") + " did not rotate")
 			}
 			return o.reportRotation(console, done, err)
 		})

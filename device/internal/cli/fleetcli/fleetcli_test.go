@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -497,6 +498,35 @@ func TestEveryEndWritesReport(t *testing.T) {
 				t.Errorf("%v, report %+v\n%s", err, r, out.String())
 			}
 		})
+	}
+}
+
+// TestOneIsNoPlural reads what the commands say of a single device.
+func TestOneIsNoPlural(t *testing.T) {
+	core := startEmulator(t)
+	api := core.APIURL()
+	if err := os.WriteFile("one.csv", []byte("fleety_2974680000001\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("gone.csv", []byte("Gone\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plural := regexp.MustCompile(`(?m)(^|[^0-9.])1 (held )?(devices|things|certificates|connections|messages|attempts|times|columns|no longer exist\b).*`)
+	for _, line := range []string{
+		"enroll -n 1 -c device.yaml --report r.json --html r.html",
+		"enroll -n 1 -c device.yaml --first 2974680000002 --hold 500ms --interval 300ms --reconnect-after 100ms --reconnect-window 100ms --html held.html",
+		"enroll -n 1 -c device.yaml --timeout 1s",
+		"rotate one.csv --endpoint-url " + api, "rotate one.csv --apply --endpoint-url " + api, "rotate gone.csv --endpoint-url " + api,
+		"revoke one.csv --endpoint-url " + api, "cleanup r.json --endpoint-url " + api, "cleanup r.json --delete --endpoint-url " + api,
+	} {
+		_, out, errs := run(strings.Fields(line)...)
+		for _, path := range []string{"r.html", "held.html"} {
+			page, _ := os.ReadFile(path)
+			out += string(page)
+		}
+		if found := plural.FindString(out + errs); found != "" {
+			t.Errorf("%s: %q", line, found)
+		}
 	}
 }
 

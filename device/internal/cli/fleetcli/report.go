@@ -127,11 +127,11 @@ func summary(r *fleet.Report) cli.Table {
 		{"result", r.Headline()},
 		{"endpoint", r.Endpoint},
 		{"shards", shards},
-		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f per second", c.Enrolled+c.Already, c.Devices, fleet.FormatSeconds(r.ElapsedSeconds), r.DevicesPerSecond)},
-		{"enrolled before", count(c.Already)},
+		{"enrolled", fmt.Sprintf("%d of %s in %s, %.1f per second", c.Enrolled+c.Already, fleet.FormatCount(c.Devices, "device", "devices"), fleet.FormatSeconds(r.ElapsedSeconds), r.DevicesPerSecond)},
+		{"enrolled before", fmt.Sprintf("%.0d", c.Already)}, // no text for 0, and no row
 		{"failed", fmt.Sprint(c.Failed)},
-		{"interrupted", count(c.Interrupted)},
-		{"not started", count(c.NotStarted)},
+		{"interrupted", fmt.Sprintf("%.0d", c.Interrupted)},
+		{"not started", fmt.Sprintf("%.0d", c.NotStarted)},
 		{"per device", fmt.Sprintf("%.1f ms of CPU time here, %.1f kB of network traffic", 1000*r.Resources.CPUSecondsPerDevice, r.Resources.BytesPerDevice/1000)},
 	}
 	h := r.Hold
@@ -139,8 +139,8 @@ func summary(r *fleet.Report) cli.Table {
 		return t
 	}
 	t = append(t, cli.Table{
-		{"held", fmt.Sprintf("%d of %d devices for %s, connected within %s; %d connected at the end", h.Most, h.Devices, fleet.FormatSeconds(h.HeldSeconds), fleet.FormatSeconds(h.ConnectSeconds), h.Connected)},
-		{"while held", fmt.Sprintf("%d connections lost, %d messages acknowledged, %d not; %.0f %% of a core here", h.Lost, h.Published, h.PublishFailures, h.CPUPercent)},
+		{"held", fmt.Sprintf("%d of %s for %s, connected within %s; %d connected at the end", h.Most, fleet.FormatCount(h.Devices, "device", "devices"), fleet.FormatSeconds(h.HeldSeconds), fleet.FormatSeconds(h.ConnectSeconds), h.Connected)},
+		{"while held", fmt.Sprintf("%s lost, %s acknowledged, %d not; %.0f %% of a core here", fleet.FormatCount(h.Lost, "connection", "connections"), fleet.FormatCount(h.Published, "message", "messages"), h.PublishFailures, h.CPUPercent)},
 		{"per held device", fmt.Sprintf("%.1f kB of memory here", float64(h.BytesPerDevice)/1000)},
 		{"not connected", h.NotConnectedWhy},
 	}...)
@@ -154,20 +154,12 @@ func summary(r *fleet.Report) cli.Table {
 			attempts += n
 		}
 		t = append(t, cli.Table{
-			{"reconnected", fmt.Sprintf("%d of %d devices within %s, %d attempts, %s", s.Returned, s.Devices, fleet.FormatSeconds(s.ReturnSeconds), attempts, jitter)},
-			{"rejected", count(s.Rejected)},
-			{"peak", fmt.Sprintf("%d connections per second; ideal, spread evenly: %.1f", s.PeakConnects, s.IdealConnects)},
+			{"reconnected", fmt.Sprintf("%d of %s within %s, %s, %s", s.Returned, fleet.FormatCount(s.Devices, "device", "devices"), fleet.FormatSeconds(s.ReturnSeconds), fleet.FormatCount(attempts, "attempt", "attempts"), jitter)},
+			{"rejected", fmt.Sprintf("%.0d", s.Rejected)},
+			{"peak", fmt.Sprintf("%s per second; ideal, spread evenly: %.1f", fleet.FormatCount(s.PeakConnects, "connection", "connections"), s.IdealConnects)},
 		}...)
 	}
 	return t
-}
-
-// count leaves zeros out of a table.
-func count(n int) string {
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprint(n)
 }
 
 func stageTable(stages []fleet.Latency) (t cli.Table) {
