@@ -18,6 +18,7 @@ var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
 	"ms":      milliseconds,
 	"seconds": FormatSeconds,
 	"add":     func(a, b int) int { return a + b },
+	"percent": func(x float64) string { return fmt.Sprintf("%.2f%%", x) },
 	"milli":   func(x float64) string { return fmt.Sprintf("%.1f", 1000*x) },
 	"kilo":    func(x float64) string { return fmt.Sprintf("%.1f", x/1000) },
 	"float":   func(n int64) float64 { return float64(n) },

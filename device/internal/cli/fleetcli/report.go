@@ -128,10 +128,10 @@ func summary(r *fleet.Report) cli.Table {
 		{"endpoint", r.Endpoint},
 		{"shards", shards},
 		{"enrolled", fmt.Sprintf("%d of %s in %s, %.1f per second", c.Enrolled+c.Already, fleet.FormatCount(c.Devices, "device", "devices"), fleet.FormatSeconds(r.ElapsedSeconds), r.DevicesPerSecond)},
-		{"enrolled before", fmt.Sprintf("%.0d", c.Already)}, // no text for 0, and no row
+		{"enrolled before", count(c.Already)},
 		{"failed", fmt.Sprint(c.Failed)},
-		{"interrupted", fmt.Sprintf("%.0d", c.Interrupted)},
-		{"not started", fmt.Sprintf("%.0d", c.NotStarted)},
+		{"interrupted", count(c.Interrupted)},
+		{"not started", count(c.NotStarted)},
 		{"per device", fmt.Sprintf("%.1f ms of CPU time here, %.1f kB of network traffic", 1000*r.Resources.CPUSecondsPerDevice, r.Resources.BytesPerDevice/1000)},
 	}
 	h := r.Hold
@@ -155,11 +155,19 @@ func summary(r *fleet.Report) cli.Table {
 		}
 		t = append(t, cli.Table{
 			{"reconnected", fmt.Sprintf("%d of %s within %s, %s, %s", s.Returned, fleet.FormatCount(s.Devices, "device", "devices"), fleet.FormatSeconds(s.ReturnSeconds), fleet.FormatCount(attempts, "attempt", "attempts"), jitter)},
-			{"rejected", fmt.Sprintf("%.0d", s.Rejected)},
+			{"rejected", count(s.Rejected)},
 			{"peak", fmt.Sprintf("%s per second; ideal, spread evenly: %.1f", fleet.FormatCount(s.PeakConnects, "connection", "connections"), s.IdealConnects)},
 		}...)
 	}
 	return t
+}
+
+// count leaves zeros out of a table.
+func count(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
 }
 
 func stageTable(stages []fleet.Latency) (t cli.Table) {
