@@ -21,12 +21,17 @@ func (a *agent) rotationDue(id *identity.Identity) time.Time {
 	if len(a.state.rotationRequests) > 0 {
 		return time.Time{}
 	}
-	cert := id.Certificate
+	cert, from := id.Certificate, id.Certificate.NotBefore
 	age := cert.NotAfter.Sub(cert.NotBefore) / 3 * 2
 	if a.RotateAfter > 0 {
 		age = min(age, a.RotateAfter)
 	}
-	due := cert.NotBefore.Add(age + time.Duration(a.jitter*float64(age)/10))
+	// No authority issues certificates that are half that old. A clock that was ahead then, and still
+	// is, would have each new one replaced at once.
+	if issued := id.Record.IssuedAt; issued.Sub(from) > age/2 && !time.Now().Before(issued) {
+		from = issued
+	}
+	due := from.Add(age + time.Duration(a.jitter*float64(age)/10))
 	if time.Until(due) < time.Until(a.state.rotateNext) { // also after the clock was set
 		return a.state.rotateNext
 	}

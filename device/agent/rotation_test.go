@@ -19,19 +19,26 @@ func TestShortLivedCertificateIsRotatedAtTwoThirdsOfItsLife(t *testing.T) {
 	for name, test := range map[string]struct {
 		life, rotateAfter time.Duration
 		jitter            float64
+		ahead, setBack    time.Duration // the clock when the certificate was issued, and since
 		want              time.Duration
 	}{
-		"a week":                    {7 * 24 * hour, 0, 0, 112 * hour},
-		"a week, with jitter":       {7 * 24 * hour, 0, 0.5, 112*hour + 112*hour/20},
-		"three hours":               {3 * hour, 0, 0, 2 * hour},
-		"earlier by configuration":  {7 * 24 * hour, 24 * hour, 0.5, 24*hour + 24*hour/20},
-		"no later by configuration": {3 * hour, 24 * hour, 0, 2 * hour},
+		"a week":                    {7 * 24 * hour, 0, 0, 0, 0, 112 * hour},
+		"a week, with jitter":       {7 * 24 * hour, 0, 0.5, 0, 0, 112*hour + 112*hour/20},
+		"three hours":               {3 * hour, 0, 0, 0, 0, 2 * hour},
+		"earlier by configuration":  {7 * 24 * hour, 24 * hour, 0.5, 0, 0, 24*hour + 24*hour/20},
+		"no later by configuration": {3 * hour, 24 * hour, 0, 0, 0, 2 * hour},
+		"a clock that is ahead":     {7 * 24 * hour, 24 * hour, 0, 48 * hour, 0, 24 * hour},
+		"ahead of the short life":   {3 * hour, 0, 0, 48 * hour, 0, 2 * hour},
+		"a clock that was ahead":    {7 * 24 * hour, 24 * hour, 0, 48 * hour, 48 * hour, 24 * hour},
+		"a backdated certificate":   {3 * hour, 0, 0, hour / 2, 0, hour + hour/2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
 				a := &agent{Config: Config{RotateAfter: test.rotateAfter}, jitter: test.jitter, now: time.Now}
-				id := &identity.Identity{Certificate: &x509.Certificate{NotBefore: began, NotAfter: began.Add(test.life)}}
+				issued := began.Add(test.setBack)
+				from := issued.Add(-test.ahead)
+				id := &identity.Identity{Record: identity.Record{IssuedAt: issued}, Certificate: &x509.Certificate{NotBefore: from, NotAfter: from.Add(test.life)}}
 				err := a.awaitEnd(t.Context(), t.Context(), new(session.Session), id)
 				if d := time.Since(began); !errors.Is(err, errRotate) || d != test.want {
 					t.Errorf("ended after %v with %v, want %v", d, err, test.want)
