@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -108,6 +109,31 @@ func PrivateKey(text []byte) (crypto.Signer, error) {
 	}
 	return nil, fmt.Errorf("no private key in it, only %s", kinds(blocks))
 }
+
+// A ValidityError is a certificate that is not valid at the time that this device's clock shows. Its
+// class is [Temporary]: a clock is often set a while after boot.
+type ValidityError struct {
+	What        string // whose certificate it is, for messages
+	Certificate *x509.Certificate
+	Now         time.Time // the device's clock
+	Err         error     // what came of it; nil if nothing did
+}
+
+// NotYetValid reports whether the certificate is not valid yet: the clock is probably behind.
+func (e *ValidityError) NotYetValid() bool { return e.Now.Before(e.Certificate.NotBefore) }
+
+func (e *ValidityError) Error() string {
+	what, when := "expired on", e.Certificate.NotAfter
+	if e.NotYetValid() {
+		what, when = "is not valid before", e.Certificate.NotBefore
+	}
+	return fmt.Sprintf("%s %s %s, and this device's clock says %s", e.What, what, when.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
+}
+
+func (e *ValidityError) Unwrap() error { return e.Err }
+
+// Class returns [Temporary].
+func (e *ValidityError) Class() Class { return Temporary }
 
 // Matches reports whether key is the private half of the certificate's key.
 func Matches(key crypto.Signer, c *x509.Certificate) bool {

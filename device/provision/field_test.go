@@ -153,7 +153,7 @@ func TestRejectedClaimThatLooksTooNewIsTemporary(t *testing.T) {
 		d.aws.server.Time = func() time.Time { return time.Now() }
 		d.config.Claims[0] = d.aws.newClaim(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * 24 * time.Hour) })
 		_, err := d.run(t, 10*time.Second)
-		if _, ok := errors.AsType[*provision.ClockError](err); !ok || awsiot.ClassOf(err) != awsiot.Temporary {
+		if _, ok := errors.AsType[*awsiot.ValidityError](err); !ok || awsiot.ClassOf(err) != awsiot.Temporary {
 			t.Errorf("error %v, class %v", err, awsiot.ClassOf(err))
 		}
 	})

@@ -158,7 +158,7 @@ func TestClassOfErrors(t *testing.T) {
 		"no thing name":          {&ThingNameError{CertificateID: "ab"}, awsiot.Misconfigured},
 		"no answer":              {&TimeoutError{To: "x"}, awsiot.Temporary},
 		"bad answer":             {&replyError{topic: "x"}, awsiot.Temporary},
-		"clock behind":           {&ClockError{Err: &session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}}, awsiot.Temporary},
+		"clock behind":           {&awsiot.ValidityError{Err: &session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}}, awsiot.Temporary},
 		"interrupted":            {&session.Error{Err: context.Canceled}, awsiot.Interrupted},
 		"no answer in a session": {&session.Error{Err: &TimeoutError{To: "x"}}, awsiot.Temporary},
 	}

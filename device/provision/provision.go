@@ -231,24 +231,6 @@ func (e *ThingNameError) Error() string {
 // Class returns [awsiot.Misconfigured].
 func (e *ThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
 
-// A ClockError reports that AWS IoT rejected a certificate that is not valid yet
-// by the device's clock, which is probably behind.
-type ClockError struct {
-	Role           string // "claim" or "device": whose certificate it was
-	NotBefore, Now time.Time
-	Err            error // the *session.Error
-}
-
-func (e *ClockError) Error() string {
-	return fmt.Sprintf("%v: the %s certificate is not valid before %s, and this device's clock says %s",
-		e.Err, e.Role, e.NotBefore.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
-}
-
-func (e *ClockError) Unwrap() error { return e.Err }
-
-// Class returns [awsiot.Temporary].
-func (e *ClockError) Class() awsiot.Class { return awsiot.Temporary }
-
 // A TimeoutError reports that no answer arrived in time.
 type TimeoutError struct {
 	To    string // the operation or packet

@@ -413,7 +413,7 @@ func (r *run) connect(ctx context.Context, role, clientID string, cert *tls.Cert
 		r.Session.CurvePreferences = session.ClassicCurves // the server or the network does not use ML-KEM
 	}
 	if now := r.Session.Now(); awsiot.ClassOf(err) == awsiot.Denied && cert.Leaf != nil && now.Before(cert.Leaf.NotBefore) {
-		return nil, &ClockError{Role: role, NotBefore: cert.Leaf.NotBefore, Now: now, Err: err}
+		return nil, &awsiot.ValidityError{What: fmt.Sprintf("%v: the %s certificate", err, role), Certificate: cert.Leaf, Now: now, Err: err}
 	}
 	return s, err
 }

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // maxProxyAnswer bounds the head of a proxy's answer, in bytes.
@@ -202,35 +204,13 @@ func (o *Options) tlsConfig(certificate func(*tls.CertificateRequestInfo) (*tls.
 	return c
 }
 
-// A ValidityError is a certificate of the server's chain that is not valid at the time that the
-// device's clock shows. Its class is temporary: a clock is often set a while after boot.
-type ValidityError struct {
-	Certificate *x509.Certificate
-	Now         time.Time // the device's clock
-	err         error
-}
-
-// NotYetValid reports whether the certificate is not valid yet: the clock is probably behind.
-func (e *ValidityError) NotYetValid() bool { return e.Now.Before(e.Certificate.NotBefore) }
-
-func (e *ValidityError) Error() string {
-	what, when := "expired on", e.Certificate.NotAfter
-	if e.NotYetValid() {
-		what, when = "is not valid before", e.Certificate.NotBefore
-	}
-	return fmt.Sprintf("server certificate %q %s %s, and this device's clock says %s",
-		e.Certificate.Subject, what, when.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
-}
-
-func (e *ValidityError) Unwrap() error { return e.err }
-
 // explain turns what a connection returned into a cause that can be shown and compared.
 func (o *Options) explain(err error) error {
 	if alert, ok := receivedAlert(err); ok {
 		return fmt.Errorf("server sent a TLS alert: %w", alert)
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		return &ValidityError{Certificate: invalid.Cert, Now: o.Now(), err: err}
+		return &awsiot.ValidityError{What: fmt.Sprintf("server certificate %q", invalid.Cert.Subject), Certificate: invalid.Cert, Now: o.Now(), Err: err}
 	}
 	if closedByPeer(err) {
 		return fmt.Errorf("%w (%w)", ErrClosedSilently, err)

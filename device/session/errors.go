@@ -49,7 +49,7 @@ var (
 )
 
 // An Error is the end of an attempt or of a session. Find it with [errors.As]; find its cause (a
-// [*ConnackError], [*SubackError], [*ProxyError], [*ValidityError], [tls.AlertError],
+// [*ConnackError], [*SubackError], [*ProxyError], [*awsiot.ValidityError], [tls.AlertError],
 // [*net.DNSError], [x509.UnknownAuthorityError], [ErrClosedSilently] and so on) likewise.
 type Error struct {
 	Stage    Stage

@@ -301,12 +301,12 @@ func TestServerCertificateFaultsAreTemporary(t *testing.T) {
 		},
 		"expired": {
 			certificate: expired,
-			found:       is[*session.ValidityError],
+			found:       is[*awsiot.ValidityError],
 		},
 		"clock is 1970": {
 			client: func(o *session.Options) { o.Now = func() time.Time { return time.Unix(60, 0) } },
 			found: func(err error) bool {
-				e, ok := errors.AsType[*session.ValidityError](err)
+				e, ok := errors.AsType[*awsiot.ValidityError](err)
 				return ok && e.NotYetValid() && e.Now.Equal(time.Unix(60, 0))
 			},
 		},

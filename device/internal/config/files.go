@@ -140,18 +140,8 @@ func readPEM[T any](c *Config, key, path, remedy string, parse func([]byte) (T, 
 	return value, Problems{p}
 }
 
-// A ClaimTimeError says that a claim is not valid at the time that the device's clock shows. It is
-// temporary: a clock is often set a while after boot.
-type ClaimTimeError string
-
-// Error implements error.
-func (e ClaimTimeError) Error() string { return string(e) }
-
-// Class returns [awsiot.Temporary].
-func (ClaimTimeError) Class() awsiot.Class { return awsiot.Temporary }
-
-// ClaimTime puts the claims that are valid at that time before the others. If none is, it returns a
-// [ClaimTimeError] for the first one.
+// ClaimTime puts the claims that are valid at that time before the others. If none is, it returns an
+// *[awsiot.ValidityError] for the first one.
 func (f *Files) ClaimTime(now time.Time) error {
 	rank := func(c LoadedClaim) int {
 		if leaf := c.Certificate.Leaf; now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
@@ -163,13 +153,7 @@ func (f *Files) ClaimTime(now time.Time) error {
 	if len(f.Claims) == 0 || rank(f.Claims[0]) == 0 {
 		return nil
 	}
-	leaf := f.Claims[0].Certificate.Leaf
-	what, when := "expired on", leaf.NotAfter
-	if now.Before(leaf.NotBefore) {
-		what, when = "is not valid before", leaf.NotBefore
-	}
-	return ClaimTimeError(fmt.Sprintf("the claim %s %s %s, and this device's clock says %s",
-		f.Claims[0].Path, what, when.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
+	return &awsiot.ValidityError{What: "the claim " + f.Claims[0].Path, Certificate: f.Claims[0].Certificate.Leaf, Now: now}
 }
 
 // ReadableByOthers returns a warning if others may read the file of a private key.

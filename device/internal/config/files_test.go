@@ -195,7 +195,7 @@ func TestClaimIsValidForItsTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := f.ClaimTime(tt.at)
-			e, got := errors.AsType[config.ClaimTimeError](err)
+			e, got := errors.AsType[*awsiot.ValidityError](err)
 			if got == tt.want.IsZero() || got && (!strings.Contains(e.Error(), tt.want.UTC().Format(time.RFC3339)) || awsiot.ClassOf(err) != awsiot.Temporary) {
 				t.Errorf("got %v of class %v", err, awsiot.ClassOf(err))
 			}

@@ -120,7 +120,7 @@ func identify(err error) (id string, facts []string) {
 		return "no-thing-name", nil
 	case named:
 		return "thing-name", []string{"got", fmt.Sprintf("%q", name.Got)}
-	case isA[*provision.ClockError](err), isA[config.ClaimTimeError](err):
+	case isA[*awsiot.ValidityError](err) && (!connecting || !isA[*awsiot.ValidityError](connection)): // not the server's
 		return "clock", nil
 	case connecting:
 		// AWS IoT does not say which of several topics it denied; the error lists them.
@@ -181,7 +181,7 @@ func identifyConnection(e *session.Error) string {
 	dns, _ := errors.AsType[*net.DNSError](e)
 	proxy, _ := errors.AsType[*session.ProxyError](e)
 	connack, _ := errors.AsType[*session.ConnackError](e)
-	unknownRoot, otherName, time := isA[x509.UnknownAuthorityError](e), isA[x509.HostnameError](e), isA[*session.ValidityError](e)
+	unknownRoot, otherName, time := isA[x509.UnknownAuthorityError](e), isA[x509.HostnameError](e), isA[*awsiot.ValidityError](e)
 	alert, silent := isA[tls.AlertError](e), errors.Is(e, session.ErrClosedSilently)
 	host, _, _ := net.SplitHostPort(e.Endpoint)
 	isTLS := e.Stage == session.StageTLS

@@ -59,7 +59,8 @@ func TestCausesOfErrors(t *testing.T) {
 		"no response":                    {&provision.TimeoutError{To: "RegisterThing"}, "no-response"},
 		"time-out":                       {context.DeadlineExceeded, "no-response"},
 		"interrupted":                    {context.Canceled, ""},
-		"claim's time":                   {config.ClaimTimeError("expired"), "clock"},
+		"claim's time":                   {&awsiot.ValidityError{Certificate: certificate}, "clock"},
+		"claim that looks too new":       {&awsiot.ValidityError{Certificate: certificate, Err: at(session.StageConnect, &session.ConnackError{Code: 5})}, "clock"},
 		"another run":                    {&identity.LockedError{PID: 7}, "locked"},
 		"damaged identity":               {&identity.FileError{Kind: identity.ErrBroken, Path: "p", Reason: "r"}, "identity-damaged"},
 		"damaged journal":                {&identity.FileError{Kind: identity.ErrCorrupt, Path: "the/journal", Reason: "r"}, "journal-damaged"},
@@ -96,7 +97,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"proxy is unknown":               {at(session.StageProxy, &net.DNSError{IsNotFound: true}), "proxy-down"},
 		"unknown root":                   {at(session.StageTLS, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), "unknown-root"},
 		"another server":                 {at(session.StageTLS, &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: certificate, Host: "x"}}), "wrong-server"},
-		"clock against the server":       {at(session.StageTLS, &session.ValidityError{Certificate: certificate}), "server-time"},
+		"clock against the server":       {at(session.StageTLS, &awsiot.ValidityError{Certificate: certificate}), "server-time"},
 		"captive portal":                 {at(session.StageTLS, tls.RecordHeaderError{}), "not-tls"},
 		"silence in the handshake":       {at(session.StageTLS, session.ErrClosedSilently), "tls-silence"},
 		"no ServerHello":                 {at(session.StageTLS, session.ErrNoServerHello), "tls-silence"}, // not even without ML-KEM

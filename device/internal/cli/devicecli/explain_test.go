@@ -2,6 +2,7 @@ package devicecli
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,7 +35,7 @@ func TestExitCodesFollowTheClassOfAnError(t *testing.T) {
 		"problem of the file":      {config.Problems{{What: "w"}}, 2},
 		"file that is not ours":    {config.Problems{{What: "w", Machine: true}}, 1},
 		"one of each":              {config.Problems{{What: "w", Machine: true}, {What: "w"}}, 2},
-		"time of the claim":        {config.ClaimTimeError("expired"), 4},
+		"time of the claim":        {&awsiot.ValidityError{Certificate: &x509.Certificate{}}, 4},
 		"another thing name":       {&provision.ThingNameError{Want: "a", Got: "b"}, 2},
 		"no thing":                 {&provision.ThingNameError{CertificateID: "ab"}, 2},
 		"conflict of files":        {&identity.FileError{Kind: identity.ErrConflict}, 2},

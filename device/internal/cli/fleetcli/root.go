@@ -61,7 +61,7 @@ func explain(err error) cli.Explanation {
 		return explainIncomplete(e.report)
 	}
 	switch {
-	case cli.IsA[config.ClaimTimeError](err):
+	case cli.IsA[*awsiot.ValidityError](err):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "set this machine's clock, or get a new claim"}
 	case cli.IsA[*fleet.ValueError](err), errors.Is(err, fleet.ErrMerge):
 		return cli.Explanation{Code: cli.ExitUsage}
