@@ -13,8 +13,8 @@ endif
 
 # Without the folder of the clone in what is compiled, all clones share Go's build cache. Go asks git
 # nothing, which fails in a clone of another user's, such as one that a container mounts. A workspace
-# takes no -mod=mod.
-export GOFLAGS := $(strip $(filter-out -trimpath -buildvcs=% -mod=mod,$(shell $(GO) env GOFLAGS 2>/dev/null)) -trimpath -buildvcs=false)
+# takes neither -mod=mod nor -modfile, and has no folder for -mod=vendor.
+export GOFLAGS := $(strip $(filter-out -trimpath -buildvcs=% -mod=% -modfile=%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -trimpath -buildvcs=false)
 
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)

@@ -239,12 +239,15 @@ func TestFormatIsCheckedWithoutGit(t *testing.T) {
 }
 
 // TestMakeLeavesOutWhatBreaksBuilds: git fails in the clone of another user, which go build would
-// report, and a workspace takes no -mod=mod; and DEVICE is somebody's serial port.
+// report, and a workspace takes no -mod=mod or -modfile and has nothing for -mod=vendor; and DEVICE is
+// somebody's serial port.
 func TestMakeLeavesOutWhatBreaksBuilds(t *testing.T) {
-	command := exec.CommandContext(t.Context(), "make", "-s", "-C", filepath.Join("..", ".."), `--eval=show:;@echo "$$GOFLAGS $$DEVICE"`, "show")
-	command.Env = append(os.Environ(), "GOFLAGS=-mod=mod -buildvcs=true -tags=x -trimpath", "DEVICE=/dev/ttyUSB0", "MAKEFLAGS=")
-	output, err := command.CombinedOutput()
-	if want := "-tags=x -trimpath -buildvcs=false ../iot_device\n"; err != nil || string(output) != want {
-		t.Errorf("GOFLAGS and DEVICE %q %v, want %q", output, err, want)
+	for _, flag := range []string{"-mod=mod", "-mod=vendor", "-modfile=other.mod"} {
+		command := exec.CommandContext(t.Context(), "make", "-s", "-C", filepath.Join("..", ".."), `--eval=show:;@echo "$$GOFLAGS $$DEVICE"`, "show")
+		command.Env = append(os.Environ(), "GOFLAGS="+flag+" -buildvcs=true -tags=x -trimpath", "DEVICE=/dev/ttyUSB0", "MAKEFLAGS=")
+		output, err := command.CombinedOutput()
+		if want := "-tags=x -trimpath -buildvcs=false ../iot_device\n"; err != nil || string(output) != want {
+			t.Errorf("%s: GOFLAGS and DEVICE %q %v, want %q", flag, output, err, want)
+		}
 	}
 }
