@@ -84,30 +84,27 @@ func Evaluate(policies []Policy, r *Request) Decision {
 }
 
 func (s *Statement) matches(r *Request) bool {
-	return s.matchesAction(r.Action) && s.matchesResource(r) && s.failing(r) == nil
+	return s.matchesAction(r) && s.matchesResource(r) && s.failing(r) == nil
 }
 
 // matchesAction compares without case, as IAM does.
-func (s *Statement) matchesAction(action string) bool {
-	for i := range s.Actions.patterns {
-		if matches, _ := glob(s.Actions.patterns[i].parts, nil, action, true); matches {
-			return !s.Actions.Not
-		}
-	}
-	return s.Actions.Not
-}
+func (s *Statement) matchesAction(r *Request) bool { return s.Actions.matches(r.Action, r, true) }
 
 func (s *Statement) matchesResource(r *Request) bool {
-	for i := range s.Resources.patterns {
-		matches, resolved := s.Resources.patterns[i].match(r.Resource, r, false)
+	return s.Resources.matches(r.Resource, r, false)
+}
+
+func (c *Clause) matches(text string, r *Request, fold bool) bool {
+	for i := range c.patterns {
+		matches, resolved := c.patterns[i].match(text, r, fold)
 		if matches {
-			return !s.Resources.Not
+			return !c.Not
 		}
-		if !resolved && s.Resources.Not {
+		if !resolved && c.Not {
 			return false
 		}
 	}
-	return s.Resources.Not
+	return c.Not
 }
 
 func (s *Statement) failing(r *Request) *condition {

@@ -148,7 +148,7 @@ func (m miss) less(other miss) bool {
 func (s *Statement) miss(r *Request) miss {
 	resource := s.matchesResource(r)
 	switch {
-	case !s.matchesAction(r.Action):
+	case !s.matchesAction(r):
 		m := miss{statement: s, reason: "its actions are " + strings.Join(s.Actions.Texts, ", ")}
 		if s.Actions.Not {
 			m.reason = "its NotAction excludes " + r.Action

@@ -57,19 +57,11 @@ func compilePattern(text string, wildcards bool) (pattern, error) {
 			if size = 1 + strings.IndexAny(text[1:], "*?$"); size == 0 { // none follows
 				size = len(text)
 			}
-			p.addLiteral(text[:size])
+			p.parts = append(p.parts, part{kind: literal, text: text[:size]})
 		}
 		text = text[size:]
 	}
 	return p, nil
-}
-
-func (p *pattern) addLiteral(text string) {
-	if last := len(p.parts) - 1; last >= 0 && p.parts[last].kind == literal {
-		p.parts[last].text += text
-		return
-	}
-	p.parts = append(p.parts, part{kind: literal, text: text})
 }
 
 // addVariable adds the ${…} that text begins with, and returns its length. ${*}, ${?} and ${$}
@@ -84,7 +76,7 @@ func (p *pattern) addVariable(text string) (int, error) {
 	name := text[len("${"):end]
 	switch {
 	case name == "*" || name == "?" || name == "$":
-		p.addLiteral(name)
+		p.parts = append(p.parts, part{kind: literal, text: name})
 	case strings.HasPrefix(name, "AWS::"):
 		return 0, fmt.Errorf("${%s} is a CloudFormation placeholder that nothing has replaced", name)
 	case !strings.Contains(name, ":"):
