@@ -113,18 +113,11 @@ func (s *Server) start(ctx context.Context) (err error) {
 		}
 	}
 	s.history = event.NewHistory(c.Log, c.Now)
-	if err := s.openState(); err != nil {
-		return err
-	}
-	if err := s.install(); err != nil {
-		return err
-	}
 	s.claim = sync.OnceValues(s.openClaim)
-	if err := s.startServices(ctx); err != nil {
-		return err
-	}
-	if err := s.makeClaim(); err != nil {
-		return err
+	for _, step := range []func() error{s.openState, s.install, func() error { return s.startServices(ctx) }, s.makeClaim} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	if s.api != nil { // last: an answer means that the files of this start are there
 		s.serveAPI(ctx)

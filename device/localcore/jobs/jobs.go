@@ -93,8 +93,9 @@ func (s *Service) load() error {
 	err := s.config.Store.Each(func(key string, value []byte) error {
 		if id, ok := strings.CutPrefix(key, jobPrefix); ok {
 			j := &job{executions: map[string][]*Execution{}}
-			s.jobs[id] = j
-			return json.Unmarshal(value, j)
+			err := json.Unmarshal(value, j)
+			s.jobs[id], s.serial = j, max(s.serial, j.Serial)
+			return err
 		}
 		e := new(Execution)
 		executions = append(executions, e)
@@ -112,9 +113,6 @@ func (s *Service) load() error {
 	}
 	if err != nil {
 		return fmt.Errorf("reading the jobs: %w", err)
-	}
-	for _, j := range s.jobs {
-		s.serial = max(s.serial, j.Serial)
 	}
 	return nil
 }
