@@ -32,9 +32,11 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 	hook := s.config.Hook
 	if hook == nil {
 		hook = func(ctx context.Context, r payload.Request) (answer payload.Response, err error) {
-			err = s.invoke(ctx, s.config.HookARN, r, map[string]any{
-				"allowProvisioning": &answer.AllowProvisioning, "parameterOverrides": &answer.ParameterOverrides,
-			})
+			var overrides map[string]any
+			err = s.invoke(ctx, s.config.HookARN, r, map[string]any{"allowProvisioning": &answer.AllowProvisioning, "parameterOverrides": &overrides})
+			if err == nil {
+				answer.ParameterOverrides, err = texts(overrides)
+			}
 			return answer, err
 		}
 	}

@@ -43,6 +43,8 @@ func TestHookAllowsByTheDocumentedAnswerOnly(t *testing.T) {
 		`{"allowprovisioning": true, "allowProvisioning": false}`:                    "",
 		`{"allowProvisioning": "yes"}`:                                               "",
 		`{"allowProvisioning": true, "parameterOverrides": {"name": {"a": "b"}}}`:    "",
+		`{"allowProvisioning": true, "parameterOverrides": {"name": null}}`:          "",
+		`{"allowProvisioning": true, "parameterOverrides": {"name": 5}}`:             "",
 		`{"allowProvisioning": true, "parameterOverrides": {"other": "` + "\xff\"}}": "",
 		`{"allowProvisioning": true} {}`:                                             "",
 		`[true]`:                                                                     "", `null`: "", `true`: "", ``: "",

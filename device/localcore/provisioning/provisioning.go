@@ -270,13 +270,21 @@ func decodeRegister(f awsiot.Format, data []byte) (token awsiot.Secret, paramete
 		// What the decoder says may quote the payload, and with it the token.
 		return "", nil, badRequest.reject("The payload is not a %s object with certificateOwnershipToken and parameters.", f)
 	}
-	parameters = make(map[string]string, len(given))
+	if parameters, err = texts(given); err != nil {
+		return "", nil, badParameters.reject("The %v.", err)
+	}
+	return token, parameters, nil
+}
+
+// texts returns parameters, which must be strings: encoding/json takes null for an empty one.
+func texts(given map[string]any) (map[string]string, error) {
+	parameters := make(map[string]string, len(given))
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		s, ok := given[name].(string)
 		if !ok {
-			return "", nil, badParameters.reject("The value of parameter %s is not a string.", name)
+			return nil, fmt.Errorf("value of parameter %s is not a string", name)
 		}
 		parameters[name] = s
 	}
-	return token, parameters, nil
+	return parameters, nil
 }
