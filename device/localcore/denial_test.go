@@ -275,6 +275,26 @@ func TestSNIIsRequired(t *testing.T) {
 		}
 		awaitRejection(t, s.Server, localcore.ActionTLS, "SNI")
 	})
+	// https://docs.aws.amazon.com/iot/latest/developerguide/diagnosing-connectivity-issues.html: the
+	// right value is the endpoint's address. What another name gets is the server's certificate first.
+	t.Run("and must be a name of the server", func(t *testing.T) {
+		s := startFree(t, localcore.Config{})
+		for _, name := range []string{"example.com", "a.b.iot.us-east-1.amazonaws.com", "localhost.example.com"} {
+			c := s.tls.Clone()
+			c.ServerName, c.InsecureSkipVerify = name, true
+			if err := handshake(t, s, c); err == nil {
+				t.Errorf("%s was accepted", name)
+			}
+		}
+		awaitRejection(t, s.Server, localcore.ActionTLS, "SNI")
+		for _, name := range []string{"LOCALHOST", "abc-ats.iot.us-east-1.amazonaws.com"} {
+			c := s.tls.Clone()
+			c.ServerName = name
+			if _, ack := connectRaw(t, s.Server, 4, name, c); ack.ReasonCode != 0 {
+				t.Errorf("%s: CONNACK %d", name, ack.ReasonCode)
+			}
+		}
+	})
 	t.Run("unless it is allowed to miss", func(t *testing.T) {
 		s := startFree(t, localcore.Config{AmbiguousBehavior: localcore.AmbiguousBehavior{AllowMissingSNI: true}})
 		_, ack := connectRaw(t, s.Server, 4, "a", silent(s))

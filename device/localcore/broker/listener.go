@@ -56,6 +56,10 @@ func (b *Broker) Listen(ctx context.Context, address string, cert *tls.Certifica
 			return nil, nil
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
+			// Not before: the client may see by our certificate that it is at the wrong place.
+			if err := cert.Leaf.VerifyHostname(state.ServerName); state.ServerName != "" && err != nil {
+				return fmt.Errorf("the client named another server (SNI): %w", err)
+			}
 			p := Principal{Certificate: state.PeerCertificates[0], ServerName: state.ServerName}
 			return b.config.Authorizer.VerifyCertificate(p, state.PeerCertificates[1:], false)
 		},

@@ -147,7 +147,8 @@ func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error)
 	if err != nil {
 		return nil, fmt.Errorf("making the server certificate: %w", err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+	leaf, err := x509.ParseCertificate(der)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
 }
 
 // encode writes both keys and certificates as one file, so that it is there
