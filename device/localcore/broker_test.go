@@ -465,7 +465,7 @@ func TestWillIsSentUnlessTheClientDisconnects(t *testing.T) {
 			t.Errorf("received the will %q", got)
 		}
 		if version == 5 {
-			for _, disconnect := range []string{"\xe0\x01\x04", "\xe0\x02\x04\x00"} { // with will message
+			for _, disconnect := range []string{"\xe0\x01\x04", "\xe0\x02\x04\x00", "\xe0\x01\x80", "\xe0\x01\x82", "\xe0\x02\x99\x00"} { // with will message, and the codes of failures
 				s.connect(t, version, "asks", will("asked for")).write([]byte(disconnect))
 				if got := string(watcher.receive(packets.Publish).Payload); got != "asked for" {
 					t.Errorf("received the will %q", got)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"golang.org/x/time/rate"
@@ -148,6 +149,8 @@ func checkConnect(pk *packets.Packet) (code packets.Code, reason string) {
 		return packets.ErrClientIdentifierNotValid, "the client id is empty, which AWS allows with MQTT 5 only"
 	case pk.ProtocolVersion < 5 && pk.Connect.PasswordFlag && !pk.Connect.UsernameFlag:
 		return packets.ErrProtocolViolation, "a password without a user name" // [MQTT-3.1.2-22]
+	case !utf8.Valid(pk.Connect.Username) || slices.Contains(pk.Connect.Username, 0):
+		return packets.ErrMalformedUsername, "the user name is not UTF-8, or holds the character U+0000" // [MQTT-3.1.3-11]
 	case pk.Properties.AuthenticationMethod != "" || len(pk.Properties.AuthenticationData) > 0:
 		return packets.ErrUnspecifiedError, "AWS IoT supports no authentication method of MQTT 5" // [MQTT-4.12.0-1]
 	case max(pk.Properties.RequestProblemInfo, pk.Properties.RequestResponseInfo) > 1: // [MQTT-3.1.2.11.6]

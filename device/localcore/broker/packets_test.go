@@ -93,6 +93,9 @@ func TestPacketThatMQTTForbidsEndsTheConnection(t *testing.T) {
 		"long form of the length of properties":           {"", "\x30\x05\x00\x01a\x80\x00", 0x81},
 		"length of properties over 32 bits":               {"", "\x30\x08\x00\x01a\x80\x80\x80\x80\x10", 0x81},
 		"bytes after the properties of PUBACK":            {"", "\x40\x05\x00\x09\x00\x00x", 0x81},
+		"reason code of PUBACK that is none":              {"", "\x40\x03\x00\x09\x55", 0x82},
+		"reason code of DISCONNECT that is the server's":  {"", "\xe0\x01\x8e", 0x82},
+		"reason code of DISCONNECT that is none":          {"", "\xe0\x02\x55\x00", 0x82},
 		"bytes after the properties of DISCONNECT":        {"", "\xe0\x03\x00\x00x", 0x81},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -126,6 +129,12 @@ func TestConnectThatMQTTForbidsIsRejected(t *testing.T) {
 	}{
 		"password without user name [MQTT-3.1.2-22]": {version: 4, adjust: func(pk *packets.Packet) {
 			pk.Connect.PasswordFlag, pk.Connect.Password = true, []byte("x")
+		}},
+		"user name that is not UTF-8 [MQTT-3.1.3-11]": {version: 4, adjust: func(pk *packets.Packet) {
+			pk.Connect.UsernameFlag, pk.Connect.Username = true, []byte("\xff")
+		}},
+		"U+0000 in a user name [MQTT-1.5.4-2]": {version: 5, code: 0x80, adjust: func(pk *packets.Packet) {
+			pk.Connect.UsernameFlag, pk.Connect.Username = true, []byte("a\x00")
 		}},
 		"QoS of a will without a will [MQTT-3.1.2-13]": {version: 4, adjust: func(pk *packets.Packet) { pk.Connect.WillQos = 1 }},
 		"will to a reserved topic": {version: 4, adjust: func(pk *packets.Packet) { // as mosquitto's bridge, by default

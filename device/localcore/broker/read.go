@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -87,16 +88,16 @@ func decode(pk *packets.Packet, first byte, body []byte, version byte) (err erro
 	// time.
 	pk.Properties.ReceiveMaximum, pk.Properties.MaximumPacketSize = math.MaxUint16, math.MaxUint32
 	pk.Properties.MessageExpiryInterval = math.MaxUint32
-	start := len(body) // of the properties
-	switch kind {      // no table of functions: through one each packet would escape to the heap
+	start, reasons := len(body), "\x00" // where the properties start; the reason codes that a client may give
+	switch kind {                       // no table of functions: through one each packet would escape to the heap
 	case packets.Connect:
 		err, start = pk.ConnectDecode(body), len(pk.Connect.ProtocolName)+6
 	case packets.Disconnect:
-		err, start = pk.DisconnectDecode(body), 1
+		err, start, reasons = pk.DisconnectDecode(body), 1, "\x00\x04\x80\x81\x82\x83\x90\x93\x94\x95\x96\x97\x98\x99" // [MQTT-3.14.2-1]
 	case packets.Publish:
 		err, start = pk.PublishDecode(body), len(pk.TopicName)+2+2*int(min(pk.FixedHeader.Qos, 1))
 	case packets.Puback:
-		err, start = pk.PubackDecode(body), 3
+		err, start, reasons = pk.PubackDecode(body), 3, "\x00\x10\x80\x83\x87\x90\x91\x97\x99" // [MQTT-3.4.2-1]
 	case packets.Subscribe:
 		err, start = pk.SubscribeDecode(body), 2
 	case packets.Unsubscribe:
@@ -110,6 +111,9 @@ func decode(pk *packets.Packet, first byte, body []byte, version byte) (err erro
 	}
 	if short := (packets.Packet{FixedHeader: pk.FixedHeader}); err == nil && kind == packets.Connect && short.ConnectDecode(body[:len(body)-1]) == nil {
 		return packets.ErrMalformedPacket // more than its fields
+	}
+	if err == nil && strings.IndexByte(reasons, pk.ReasonCode) < 0 {
+		return packets.ErrProtocolViolation
 	}
 	if err == nil && pk.ProtocolVersion == 5 && start < len(body) {
 		err = checkProperties(pk, body, start)

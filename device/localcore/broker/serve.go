@@ -130,8 +130,8 @@ func (b *Broker) disconnect(c *Conn, pk *packets.Packet) error {
 		}
 		c.session.expiry = b.grantExpiry(p.SessionExpiryInterval)
 	}
-	if pk.ReasonCode != packets.CodeDisconnectWillMessage.Code {
-		c.will = nil // [MQTT-3.1.2-10]
+	if pk.ReasonCode == packets.CodeDisconnect.Code { // the one that deletes it [MQTT-3.14.4-3]
+		c.will = nil
 	}
 	c.setDisconnectReason(reasonClientInitiated)
 	_ = c.finishBatch() // the client may be gone
