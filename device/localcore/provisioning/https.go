@@ -37,11 +37,8 @@ func (s *Service) RegisterThing(ctx context.Context, body string, parameters map
 		return "", nil, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	plan, err := t.Resolve(template.Input{Parameters: parameters})
-	if e, ok := errors.AsType[*template.Error](err); ok {
+	if e, ok := errors.AsType[*template.Error](err); ok { // Resolve returns no other
 		return "", nil, registry.Reject(registry.CodeInvalidRequest, "%s", e.Message)
-	}
-	if err != nil {
-		return "", nil, err
 	}
 	request := registry.Provisioning{Plan: plan}
 	if c := plan.Certificate; c != nil {
