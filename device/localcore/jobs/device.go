@@ -154,10 +154,9 @@ func (tx *change) find(t awsiot.JobsTopic, number *int64) (*Execution, error) {
 		}
 	}
 	if j := tx.jobs[t.Job]; j != nil {
-		all := j.executions[t.Thing]
-		for i := len(all) - 1; i >= 0; i-- {
-			if number == nil || all[i].ExecutionNumber == *number {
-				return all[i], nil
+		for _, e := range slices.Backward(j.executions[t.Thing]) {
+			if number == nil || e.ExecutionNumber == *number {
+				return e, nil
 			}
 		}
 	}
