@@ -23,6 +23,8 @@ import (
 const (
 	// maxBody is the greatest body that is read: twice the payload of the greatest message.
 	maxBody = 256 << 10
+	// maxNesting is how deep a body may be nested, far deeper than the service models go.
+	maxNesting = 100
 	// readTimeout bounds how long a body may take to arrive.
 	readTimeout = 30 * time.Second
 )
@@ -152,8 +154,8 @@ func (q *request) set(name, value string) error {
 }
 
 // readMembers reads the headers and, where the operation has a body of members, that as JSON. No
-// body is an empty object. A member that the operation does not have is rejected by its name, so
-// that nothing is dropped in silence; AWS ignores what its model does not have.
+// body is an empty object. A member that the operation does not have is rejected by its name, and so is one that is
+// given twice, so that nothing is dropped in silence; AWS ignores what its model does not have.
 func (q *request) readMembers() error {
 	names := slices.Clone(q.op.members)
 	if q.op.tagged() {
@@ -176,25 +178,25 @@ func (q *request) readMembers() error {
 	if !object || len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
-	var all map[string]json.RawMessage
-	err := json.Unmarshal(body, &all)
-	if e := jsontree.SyntaxError(body, err); e != nil {
-		return invalid("The body cannot be read: line %d, column %d: %s.", e.Line, e.Column, e.Reason)
-	} else if err != nil || !utf8.Valid(body) { // encoding/json would replace what is not UTF-8
-		return invalid("the body is malformed: it must be an object, in UTF-8")
+	root, faults := jsontree.Parse(body, maxNesting)
+	if len(faults) > 0 {
+		return invalid("The body cannot be read: line %d, column %d: %s.", faults[0].Line, faults[0].Column, faults[0].Reason)
 	}
-	for name, value := range all {
-		if slices.Contains(names, name) {
-			q.members[name] = value
-			delete(all, name)
+	if root.Kind != jsontree.Object {
+		return invalid("the body is malformed: it is %v, it must be an object", root.Kind)
+	}
+	rest := map[string]json.RawMessage{}
+	for _, member := range root.Items {
+		into := rest
+		if slices.Contains(names, member.Key) {
+			into = q.members
 		}
+		into[member.Key] = body[member.Start:member.End]
 	}
 	if slices.Contains(names, "*") {
-		q.members["*"], err = json.Marshal(all)
-		return err
-	}
-	if unknown := slices.Sorted(maps.Keys(all)); len(unknown) > 0 {
-		return invalid("parameter %q of %s is not emulated", awsiot.Clip(unknown[0]), q.op.name)
+		q.members["*"], _ = json.Marshal(rest) // of what was JSON before
+	} else if len(rest) > 0 {
+		return invalid("parameter %q of %s is not emulated", awsiot.Clip(slices.Min(slices.Collect(maps.Keys(rest)))), q.op.name)
 	}
 	return nil
 }
