@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"testing"
 	"time"
 
@@ -345,6 +346,12 @@ func TestProvisioningTemplates(t *testing.T) {
 	if *got.TemplateBody != `{"a":1}` || !*got.Enabled || *got.Description != "text" || got.Type != types.TemplateTypeFleetProvisioning ||
 		*got.PreProvisioningHook.PayloadVersion != "2020-04-01" || *got.TemplateArn != arnPrefix+"provisioningtemplate/template" {
 		t.Errorf("got %+v", got)
+	}
+	_, err := e.iot.UpdateProvisioningTemplate(ctx, &iot.UpdateProvisioningTemplateInput{
+		TemplateName: name, PreProvisioningHook: &types.ProvisioningHook{TargetArn: aws.String("function"), PayloadVersion: aws.String("2019-01-01")},
+	})
+	if _, ok := errors.AsType[*types.InvalidRequestException](err); !ok {
+		t.Errorf("a hook of a payload version that nobody sends: %v", err)
 	}
 	first := must(e.iot.DescribeProvisioningTemplateVersion(ctx, &iot.DescribeProvisioningTemplateVersionInput{
 		TemplateName: name, VersionId: aws.Int32(1),

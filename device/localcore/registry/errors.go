@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -102,8 +101,6 @@ const (
 	MaxPropagating          = 20
 	MaxRoleAliases          = 100
 )
-
-var hookVersionPattern = regexp.MustCompile(`^[0-9-]{10,32}$`)
 
 // checkName checks a name, or the value of an attribute.
 func checkName(rule awsiot.NameRule, what, name string) error {

@@ -154,8 +154,8 @@ func (t *ProvisioningTemplate) setHook(hook *Hook) error {
 	h := *hook
 	h.PayloadVersion = cmp.Or(h.PayloadVersion, hookPayloadVersion)
 	t.Hook = &h
-	if !hookVersionPattern.MatchString(h.PayloadVersion) {
-		return invalid("hook payload version %q must be 10 to 32 digits and -", awsiot.Clip(h.PayloadVersion))
+	if h.PayloadVersion != hookPayloadVersion {
+		return invalid("hook payload version %q is not emulated; it must be %s", awsiot.Clip(h.PayloadVersion), hookPayloadVersion)
 	}
 	return checkFunctionARN(h.TargetARN)
 }
