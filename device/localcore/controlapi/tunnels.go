@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 
@@ -56,12 +57,9 @@ func asTunnelTag(t tag) object { return object{"key": t.Key, "value": t.Value} }
 
 func (a *api) describeTunnel(id string) (object, error) {
 	t, err := a.Tunnels.DescribeTunnel(id)
-	if err != nil {
-		return nil, err
-	}
-	all, err := a.tagsOf("tunnel/" + t.ID)
+	all, tagsErr := a.tagsOf("tunnel/" + t.ID)
 	return object{"tunnel": struct {
 		tunnel.Tunnel
 		Tags []object `json:"tags,omitempty"`
-	}{t, convert(all, asTunnelTag)}}, err
+	}{t, convert(all, asTunnelTag)}}, cmp.Or(err, tagsErr)
 }
