@@ -61,13 +61,11 @@ func (a *Action) UnmarshalJSON(data []byte) error {
 	type plain Action
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode((*plain)(a)); err != nil {
-		if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-			return reject(InvalidRequest, "Action or parameter %s is not emulated; actions are lambda, republish and http.", name)
-		}
-		return err
+	err := d.Decode((*plain)(a))
+	if name, ok := strings.CutPrefix(fmt.Sprint(err), "json: unknown field "); ok {
+		return reject(InvalidRequest, "Action or parameter %s is not emulated; actions are lambda, republish and http.", name)
 	}
-	return nil
+	return err
 }
 
 type action struct {
@@ -90,14 +88,14 @@ func (s *scope) expand(template []expression) string {
 	return out.String()
 }
 
-func (s *Service) compileAction(a Action) *action {
+func (s *Service) compileAction(a Action, version string) *action {
 	switch {
 	case a.Lambda != nil && (a == Action{Lambda: a.Lambda}):
-		return s.compileLambda(a.Lambda)
+		return s.compileLambda(a.Lambda, version)
 	case a.Republish != nil && (a == Action{Republish: a.Republish}):
-		return s.compileRepublish(a.Republish)
+		return s.compileRepublish(a.Republish, version)
 	case a.HTTP != nil && (a == Action{HTTP: a.HTTP}):
-		return compileHTTP(a.HTTP)
+		return compileHTTP(a.HTTP, version)
 	}
 	fail(InvalidRequest, "An action must be one of lambda, republish and http.")
 	return nil
@@ -105,8 +103,8 @@ func (s *Service) compileAction(a Action) *action {
 
 // compileLambda returns an action that invokes a function and does not wait for it: errors of the
 // function itself are no failure of the action.
-func (s *Service) compileLambda(a *Lambda) *action {
-	function := parseTemplate(a.FunctionARN)
+func (s *Service) compileLambda(a *Lambda, version string) *action {
+	function := parseTemplate(a.FunctionARN, version)
 	if !strings.Contains(a.FunctionARN, "${") && !s.config.HasFunction(a.FunctionARN) {
 		fail(InvalidRequest, "Lambda function %q does not run here.", a.FunctionARN)
 	}
@@ -130,8 +128,8 @@ func (s *Service) compileLambda(a *Lambda) *action {
 	}}
 }
 
-func (s *Service) compileRepublish(a *Republish) *action {
-	to := parseTemplate(a.Topic)
+func (s *Service) compileRepublish(a *Republish, version string) *action {
+	to := parseTemplate(a.Topic, version)
 	if a.Topic == "" || a.RoleARN == "" || a.QoS < 0 || a.QoS > 1 {
 		fail(InvalidRequest, "A republish action needs a topic, a roleArn and a qos of 0 or 1.")
 	}
@@ -149,11 +147,11 @@ func (s *Service) compileRepublish(a *Republish) *action {
 	}}
 }
 
-func compileHTTP(a *HTTP) *action {
-	address := parseTemplate(a.URL)
+func compileHTTP(a *HTTP, version string) *action {
+	address := parseTemplate(a.URL, version)
 	values := make([][]expression, len(a.Headers))
 	for i, h := range a.Headers {
-		values[i] = parseTemplate(h.Value)
+		values[i] = parseTemplate(h.Value, version)
 	}
 	switch template := strings.Contains(a.URL, "${"); {
 	case template && a.ConfirmationURL == "":

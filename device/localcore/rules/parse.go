@@ -35,6 +35,7 @@ type item struct {
 
 type parser struct {
 	what, text string // what it is, for errors
+	version    string // of the SQL; see https://docs.aws.amazon.com/iot/latest/developerguide/iot-rule-sql-version.html
 	start, pos int    // of the current token, and behind it
 	kind       kind
 	token      string // of strings the content
@@ -107,8 +108,8 @@ func (p *parser) take(what string, kinds ...kind) string {
 	return token
 }
 
-func parseStatement(sql string) *statement {
-	p := &parser{what: "The SQL", text: sql}
+func parseStatement(sql, version string) *statement {
+	p := &parser{what: "The SQL", text: sql, version: version}
 	p.next()
 	s := p.selection(false)
 	if p.kind != end {
@@ -120,8 +121,8 @@ func parseStatement(sql string) *statement {
 // parseTemplate reads a text with substitution templates.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-substitution-templates.html
-func parseTemplate(template string) (parts []expression) {
-	for p := (&parser{what: "The substitution template in " + strconv.Quote(template), text: template}); ; {
+func parseTemplate(template, version string) (parts []expression) {
+	for p := (&parser{what: "The substitution template in " + strconv.Quote(template), text: template, version: version}); ; {
 		before, _, found := strings.Cut(p.text[p.pos:], "${")
 		parts = append(parts, literal(before))
 		if !found {
@@ -152,6 +153,9 @@ func (p *parser) selection(nested bool) *statement {
 	}
 	if s.value && len(s.items) > 1 {
 		p.fail("SELECT VALUE takes one item")
+	}
+	if (nested || s.value) && p.version != latest {
+		p.fail("SELECT VALUE and nested queries need awsIotSqlVersion %s", latest)
 	}
 	if nested {
 		p.expect("FROM")
@@ -366,6 +370,9 @@ func (p *parser) call(function string) expression {
 		p.next()
 		p.expect(")")
 		return operation(convert, value)
+	}
+	if lower == "encode" && p.version != latest {
+		p.fail("function encode needs awsIotSqlVersion %s", latest)
 	}
 	f, ok := functions[lower]
 	if !ok {

@@ -163,10 +163,13 @@ func Open(c Config) (*Service, error) {
 
 var (
 	namePattern = regexp.MustCompile(`^[a-zA-Z0-9_]{1,128}$`)
-	versions    = []string{"2015-10-08", "2016-03-23"}
+	versions    = []string{"2015-10-08", latest}
 )
 
-const maxActions = 10
+const (
+	maxActions = 10
+	latest     = "2016-03-23" // version of the SQL
+)
 
 // compile checks a rule and makes it ready to run.
 func (s *Service) compile(r Rule) (out *rule, err error) {
@@ -180,14 +183,14 @@ func (s *Service) compile(r Rule) (out *rule, err error) {
 	case len(r.Actions) > maxActions:
 		fail(InvalidRequest, "A rule has %d actions at most.", maxActions)
 	}
-	statement := parseStatement(r.SQL)
+	statement := parseStatement(r.SQL, r.Version)
 	r.Filter = statement.filter
 	out = &rule{Rule: r, statement: statement}
 	for _, a := range r.Actions {
-		out.actions, out.slow = append(out.actions, s.compileAction(a)), out.slow || a.HTTP != nil
+		out.actions, out.slow = append(out.actions, s.compileAction(a, r.Version)), out.slow || a.HTTP != nil
 	}
 	if r.ErrorAction != nil {
-		out.onError, out.slow = s.compileAction(*r.ErrorAction), out.slow || r.ErrorAction.HTTP != nil
+		out.onError, out.slow = s.compileAction(*r.ErrorAction, r.Version), out.slow || r.ErrorAction.HTTP != nil
 	}
 	return out, nil
 }
@@ -223,14 +226,13 @@ func (s *Service) DeleteTopicRule(name string) error { return s.alter(name, nil)
 func (s *Service) alter(name string, f func(*Rule)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old, err := s.find(name)
+	changed, err := s.find(name)
 	if err != nil {
 		return err
 	}
 	if f == nil {
 		return s.keep(name, nil)
 	}
-	changed := old.Rule
 	f(&changed)
 	r, err := s.compile(changed)
 	if err != nil {
@@ -243,11 +245,7 @@ func (s *Service) alter(name string, f func(*Rule)) error {
 func (s *Service) TopicRule(name string) (Rule, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	r, err := s.find(name)
-	if err != nil {
-		return Rule{}, err
-	}
-	return r.Rule, nil
+	return s.find(name)
 }
 
 // TopicRules returns all rules, in any order.
@@ -260,11 +258,11 @@ func (s *Service) TopicRules() (all []Rule) {
 	return all
 }
 
-func (s *Service) find(name string) (*rule, error) {
+func (s *Service) find(name string) (Rule, error) {
 	if r := s.rules[name]; r != nil {
-		return r, nil
+		return r.Rule, nil
 	}
-	return nil, reject(Unauthorized, "Access to topic rule '%s' was denied", name)
+	return Rule{}, reject(Unauthorized, "Access to topic rule '%s' was denied", name)
 }
 
 // keep stores a rule, or removes it for nil; the lock is held.

@@ -438,7 +438,15 @@ func TestWhatIsNotEmulatedIsRejectedWhenTheRuleIsCreated(t *testing.T) {
 			t.Errorf("%s: %v", definition, err)
 		}
 	}
-	for name, topic := range map[string]string{"r": "${", "s": "${topic(}", "t": "${a b}"} {
+	for _, sql := range []string{"SELECT VALUE a FROM 'a'", "SELECT (SELECT b FROM c) AS x FROM 'a'", "SELECT encode(*, 'base64') AS x FROM 'a'", "SELECT a FROM 'a' WHERE Encode(a, 'base64') = ''"} {
+		for _, version := range []string{"", `,"awsIotSqlVersion":"2015-10-08"`} {
+			err := b.create("r", `{"sql":"`+sql+`","actions":[]`+version+`}`)
+			if e, ok := errors.AsType[*rules.Error](err); !ok || e.Code != rules.SQLParse || !strings.Contains(e.Message, "2016-03-23") {
+				t.Errorf("%s%s: %v", sql, version, err)
+			}
+		}
+	}
+	for name, topic := range map[string]string{"q": "${encode(a, 'base64')}", "r": "${", "s": "${topic(}", "t": "${a b}"} {
 		err := b.create(name, `{"sql":"SELECT * FROM 'a'","actions":[{"republish":{"topic":"`+topic+`","roleArn":"r"}}]}`)
 		if e, ok := errors.AsType[*rules.Error](err); !ok || e.Code != rules.SQLParse {
 			t.Errorf("%s: %v", topic, err)
