@@ -254,10 +254,7 @@ func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
 		limit := min(h.l.ReconnectWindow<<min(attempt, 10), max(h.l.ReconnectWindow, maxDelay))
 		delay := rand.N(limit)
 		if h.l.NoJitter {
-			delay = min(connectInterval<<min(attempt, 10)/2, maxDelay)
-			if attempt == 0 {
-				delay = 0
-			}
+			delay = min(connectInterval*(1<<min(attempt, 10)/2), maxDelay) // 0, 1, 2, 4 … seconds
 		}
 		if err := sleep(ctx, delay); err != nil {
 			return err
