@@ -295,6 +295,9 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 		if !jobName.MatchString(name) {
 			return &fleet.ValueError{Name: "--job", Value: name, Want: "1 to 51 characters of a-z A-Z 0-9 _ -"}
 		}
+		if wait < 0 {
+			return &fleet.ValueError{Name: "--wait", Value: wait.String(), Want: "a duration of 0 or more"}
+		}
 		return o.runSelected(ctx, args, console, "rotation "+name, func(run *controlplane.Run, targets []controlplane.Target) error {
 			done, err := run.Rotate(ctx, targets, name)
 			if err == nil && wait > 0 && o.apply {

@@ -400,6 +400,7 @@ func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 		"revoke of a bad file":   {[]string{"revoke", "device.yaml"}, 2, "device.yaml"},
 		"rotate on AWS":          {[]string{"rotate", "--thing-type", "T", "--apply"}, 2, "--yes-this-is-aws"},
 		"rotate of nobody":       {[]string{"rotate"}, 2, "FILE.csv"},
+		"rotate without a wait":  {[]string{"rotate", "--thing-type", "T", "--apply", "--wait", "-1s"}, 2, "--wait -1s: want a duration of 0 or more"},
 		"rotate of a bad name":   {[]string{"rotate", "--thing-type", "T", "--job", "a/b"}, 2, "--job"},
 		"no report":              {[]string{"report", "none.json"}, 2, "none.json"},
 		"not a report":           {[]string{"report", "device.yaml"}, 2, "device.yaml"},
