@@ -29,8 +29,9 @@ type run struct {
 	claimSilent bool         // it met maxSilentCloses more
 	deniedClaim map[int]bool // those that AWS IoT denied
 
-	trips     RoundTrips // of the current attempt
-	prepared  *preparation
+	trips     RoundTrips                        // of the current attempt
+	prepared  func() (*session.Prepared, error) // waits for it, where a connection is prepared; see prepare
+	unprepare context.CancelFunc
 	installed *identity.Identity
 
 	// unresolved: a RegisterThing for the certificate that is held may have been
@@ -418,26 +419,19 @@ func (r *run) connect(ctx context.Context, role, clientID string, cert *tls.Cert
 	return s, err
 }
 
-// A preparation is a connection whose handshake waits for the certificate, so
-// that it costs no round trips of its own. It is a shortcut and nothing more:
-// whatever fails with it, a plain connection follows.
-type preparation struct {
-	cancel context.CancelFunc
-	wait   func() (*session.Prepared, error)
-}
-
-// prepare begins a preparation, unless there is one.
+// prepare begins to prepare a connection, unless there is one: its handshake waits for the
+// certificate, so that it costs no round trips of its own. It is a shortcut and nothing more: whatever
+// fails with it, a plain connection follows.
 func (r *run) prepare(ctx context.Context) {
 	if r.prepared != nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, r.unprepare = context.WithCancel(ctx)
 	o := r.Session
 	o.ClientID, o.OnMessage = "", nil
 	o.Certificate = func(context.Context) (*tls.Certificate, error) { return r.journal.TLS(), nil }
-	wait := sync.OnceValues(func() (*session.Prepared, error) { return session.Prepare(ctx, o) })
-	go wait()
-	r.prepared = &preparation{cancel, wait}
+	r.prepared = sync.OnceValues(func() (*session.Prepared, error) { return session.Prepare(ctx, o) })
+	go r.prepared()
 }
 
 // connectPrepared returns the prepared connection as a session, nil if there is
@@ -447,7 +441,7 @@ func (r *run) connectPrepared(ctx context.Context, thing string) (*session.Sessi
 		return nil, nil
 	}
 	defer r.dropPrepared()
-	prepared, err := r.prepared.wait()
+	prepared, err := r.prepared()
 	var s *session.Session
 	if err == nil {
 		if err := r.awaitConnectInterval(ctx, thing); err != nil {
@@ -470,11 +464,12 @@ func (r *run) connectPrepared(ctx context.Context, thing string) (*session.Sessi
 
 // dropPrepared ends a preparation. It does nothing to a connection that has become a session.
 func (r *run) dropPrepared() {
-	if p := r.prepared; p != nil {
-		r.prepared = nil
-		p.cancel()
-		if prepared, err := p.wait(); err == nil {
-			prepared.Close()
-		}
+	if r.prepared == nil {
+		return
 	}
+	r.unprepare()
+	if prepared, err := r.prepared(); err == nil {
+		prepared.Close()
+	}
+	r.prepared = nil
 }
