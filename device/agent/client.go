@@ -66,20 +66,20 @@ func (c *Client) Publish(ctx context.Context, topic string, payload []byte) erro
 // with an id. A message can arrive twice, with the same id. An empty member adds none.
 func (c *Client) PublishWithID(ctx context.Context, topic string, payload []byte, member string) error {
 	query := url.Values{"topic": {topic}, "id": {member}}
-	_, err := c.document(ctx, http.MethodPost, "/v1/publish?"+query.Encode(), payload)
+	_, err := c.request(ctx, http.MethodPost, "/v1/publish?"+query.Encode(), payload, nil)
 	return err
 }
 
 // Rotate returns when the agent has replaced the key and the certificate of a thing, and the new
 // ones are verified. The status of its error is 409 where it is the agent of another thing.
 func (c *Client) Rotate(ctx context.Context, thing string) error {
-	_, err := c.document(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil)
+	_, err := c.request(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil, nil)
 	return err
 }
 
 // Status returns what GET /v1/status answers.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	text, err := c.document(ctx, http.MethodGet, "/v1/status", nil)
+	text, err := c.request(ctx, http.MethodGet, "/v1/status", nil, nil)
 	if err == nil {
 		err = json.Unmarshal(text, &s)
 	}
@@ -90,57 +90,43 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 // sends, until ctx or the connection to the agent ends, or receive returns an error. It calls ready
 // when AWS IoT has acknowledged the subscription.
 func (c *Client) Subscribe(ctx context.Context, filter string, ready func(), receive func(line json.RawMessage) error) error {
-	body, err := c.request(ctx, http.MethodGet, "/v1/subscribe?filter="+url.QueryEscape(filter), nil)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	ready()
-	for lines := json.NewDecoder(body); ; {
-		var line json.RawMessage
-		if err := lines.Decode(&line); err != nil {
-			return fmt.Errorf("receiving from the agent: %w", err)
+	_, err := c.request(ctx, http.MethodGet, "/v1/subscribe?filter="+url.QueryEscape(filter), nil, func(body io.Reader) error {
+		ready()
+		for lines := json.NewDecoder(body); ; {
+			var line json.RawMessage
+			if err := lines.Decode(&line); err != nil {
+				return fmt.Errorf("receiving from the agent: %w", err)
+			}
+			var end struct{ Topic, Error string }
+			if err := json.Unmarshal(line, &end); err == nil && end.Topic == "" {
+				return &Error{http.StatusServiceUnavailable, end.Error}
+			}
+			if err := receive(line); err != nil {
+				return err
+			}
 		}
-		var end struct{ Topic, Error string }
-		if err := json.Unmarshal(line, &end); err == nil && end.Topic == "" {
-			return &Error{http.StatusServiceUnavailable, end.Error}
-		}
-		if err := receive(line); err != nil {
-			return err
-		}
-	}
+	})
+	return err
 }
 
 // Shadow returns a shadow that the agent keeps, as JSON; the empty name is the classic one.
 func (c *Client) Shadow(ctx context.Context, name string) (json.RawMessage, error) {
-	return c.document(ctx, http.MethodGet, "/v1/shadows/"+url.PathEscape(name), nil)
+	return c.request(ctx, http.MethodGet, "/v1/shadows/"+url.PathEscape(name), nil, nil)
 }
 
 // UpdateShadow merges a change, {"state": {"reported": {…}, "desired": {…}}}, into a shadow, and
 // returns it as Shadow does when the change is on stable storage.
 func (c *Client) UpdateShadow(ctx context.Context, name string, change []byte) (json.RawMessage, error) {
-	return c.document(ctx, http.MethodPatch, "/v1/shadows/"+url.PathEscape(name), change)
+	return c.request(ctx, http.MethodPatch, "/v1/shadows/"+url.PathEscape(name), change, nil)
 }
 
 // Credentials returns temporary AWS credentials of a role alias, as for a credential_process.
 func (c *Client) Credentials(ctx context.Context, roleAlias string) (json.RawMessage, error) {
-	return c.document(ctx, http.MethodGet, "/v1/credentials?roleAlias="+url.QueryEscape(roleAlias), nil)
+	return c.request(ctx, http.MethodGet, "/v1/credentials?roleAlias="+url.QueryEscape(roleAlias), nil, nil)
 }
 
-func (c *Client) document(ctx context.Context, method, path string, change []byte) (json.RawMessage, error) {
-	body, err := c.request(ctx, method, path, change)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	document, err := io.ReadAll(body) // to its end, so that the connection is used again
-	if err != nil {
-		return nil, fmt.Errorf("receiving from the agent: %w", err)
-	}
-	return document, nil
-}
-
-func (c *Client) request(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {
+// request sends a request, and has stream, if there is one, read the body of a successful answer.
+func (c *Client) request(ctx context.Context, method, path string, body []byte, stream func(io.Reader) error) (document json.RawMessage, err error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -152,14 +138,20 @@ func (c *Client) request(ctx context.Context, method, path string, body []byte) 
 	if err != nil {
 		return nil, fmt.Errorf("asking the agent: %w", err)
 	}
-	if answer.StatusCode == http.StatusOK {
-		return answer.Body, nil
-	}
 	defer answer.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
-	var e struct{ Error string }
-	if json.Unmarshal(text, &e) != nil {
-		e.Error = string(text)
+	switch {
+	case answer.StatusCode != http.StatusOK:
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
+		var e struct{ Error string }
+		if json.Unmarshal(text, &e) != nil {
+			e.Error = string(text)
+		}
+		return nil, &Error{answer.StatusCode, awsiot.Printable(e.Error)}
+	case stream != nil:
+		return nil, stream(answer.Body)
 	}
-	return nil, &Error{answer.StatusCode, awsiot.Printable(e.Error)}
+	if document, err = io.ReadAll(answer.Body); err != nil { // to its end, so that the connection is used again
+		return nil, fmt.Errorf("receiving from the agent: %w", err)
+	}
+	return document, nil
 }
