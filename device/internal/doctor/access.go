@@ -71,9 +71,16 @@ func (r *run) deviceAccess(ctx context.Context, name string) {
 	own := role{name: "device"}
 	if r.device != nil {
 		thing := r.device.Record.ThingName
-		if r.Connected != nil && r.Connected(ctx, thing) {
-			r.skip(name, "the agent (iot_device run) has the connection of "+thing)
-			return
+		if r.Connected != nil {
+			connected, err := r.Connected(ctx, thing)
+			if err != nil {
+				r.failure(name, err)
+				return
+			}
+			if connected {
+				r.skip(name, "the agent (iot_device run) has the connection of "+thing)
+				return
+			}
 		}
 		own.certificate = r.device.TLS()
 		own.clientID = func() string { return thing }

@@ -41,9 +41,9 @@ type Config struct {
 	FileSystem func(dir string) string
 
 	// Connected reports whether the agent on this device is, or may be, connected as a thing.
-	// Another connection with its client id would end the agent's, and its session. nil: there is
-	// no agent.
-	Connected func(ctx context.Context, thing string) bool
+	// Another connection with its client id would end the agent's, and its session. An error is what
+	// is wrong with the agent. nil: there is no agent.
+	Connected func(ctx context.Context, thing string) (bool, error)
 
 	Now      func() time.Time // nil means time.Now
 	Timeout  time.Duration    // 0 means [DefaultTimeout]

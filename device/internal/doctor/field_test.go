@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -252,5 +253,17 @@ func TestDiskOfTheStateDirectoryIsTried(t *testing.T) {
 	report := doctor.Run(t.Context(), doctor.Config{Settings: settings, Timeout: 1})
 	if got := results(report)["disk"]; got != doctor.Fail {
 		t.Errorf("disk is %s", got)
+	}
+}
+
+// Whether the device can connect is unknown while its agent hangs with the connection.
+func TestAgentThatHangsIsAFailure(t *testing.T) {
+	p := newPatient(t)
+	p.provision(t)
+	p.doctor.Connected = func(context.Context, string) (bool, error) {
+		return false, awsiot.WithClass(awsiot.Temporary, errors.New("it does not respond"))
+	}
+	if c := firstFailure(t, p.examine(t)); c.Name != "device-connect" || c.Class != "temporary" {
+		t.Errorf("got %+v", c)
 	}
 }

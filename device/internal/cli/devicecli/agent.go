@@ -22,40 +22,63 @@ func newPublishCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	var member string
 	cmd := cli.Command("publish TOPIC [MESSAGE|-] [flags]", cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) error {
-		return withAgent(ctx, console, s, func(client *agent.Client) error { return runPublish(ctx, console, client, args, member) })
+		return withAgent(ctx, console, s, func(ctx context.Context, client *agent.Client) error {
+			return runPublish(ctx, console, client, args, member)
+		})
 	})
 	cmd.Flags().StringVar(&member, "message-id", "", "add a `MEMBER` with an id to the message, a JSON object: a message may arrive twice, with the same id")
 	s.AddFlags(cmd.Flags())
 	return cmd
 }
 
-// withAgent lets use speak to the agent that the configuration names.
-func withAgent(ctx context.Context, console *cli.Console, s config.Sources, use func(*agent.Client) error) error {
+// withAgent lets use speak to the agent that the configuration names, with a context of its own.
+func withAgent(ctx context.Context, console *cli.Console, s config.Sources, use func(context.Context, *agent.Client) error) error {
 	c, err := load(ctx, console, s)
-	if err != nil {
-		return err
+	if err == nil {
+		err = whileItResponds(ctx, c, use)
 	}
-	client := agent.NewClient(c.Agent.Socket)
-	defer client.Close()
-	if err = responds(ctx, client); err == nil {
-		err = use(client)
-	}
-	if err != nil {
+	if err != nil && c != nil {
 		return &deviceError{error: err, config: c}
 	}
-	return nil
+	return err
 }
 
 // statusWait is how long an agent may take to say its status. Tests shorten it.
 var statusWait = 20 * time.Second
 
-// responds asks for the status, which an agent says at once also while its disk is slow or the device
-// is offline. One that hangs, or is stopped, takes every request and answers none.
-func responds(ctx context.Context, client *agent.Client) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, statusWait, &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: "it does not respond: restart it, as with \"systemctl restart iot_device\"; what it has stored stays"})
+var errHangs = &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: "it does not respond: restart it, as with \"systemctl restart iot_device\"; what it has stored stays"}
+
+// statusOf asks for the status, which an agent says at once also while its disk is slow or the device
+// is offline. One that hangs, or is stopped, takes every request and answers none: the error wraps
+// errHangs.
+func statusOf(ctx context.Context, client *agent.Client) (agent.Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, statusWait, errHangs)
 	defer cancel()
-	_, err := client.Status(ctx)
-	return err
+	return client.Status(ctx)
+}
+
+// whileItResponds lets use speak to the agent for as long as that says its status.
+func whileItResponds(ctx context.Context, c *config.Config, use func(context.Context, *agent.Client) error) error {
+	client := agent.NewClient(c.Agent.Socket)
+	defer client.Close()
+	if _, err := statusOf(ctx, client); err != nil {
+		return err
+	}
+	using, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		for tick := time.Tick(statusWait); ; {
+			select {
+			case <-tick:
+			case <-using.Done():
+				return
+			}
+			if _, err := statusOf(using, client); errors.Is(err, errHangs) {
+				end(errHangs)
+			}
+		}
+	}()
+	return use(using, client)
 }
 
 func runPublish(ctx context.Context, console *cli.Console, client *agent.Client, args []string, member string) error {
@@ -90,7 +113,7 @@ func runPublish(ctx context.Context, console *cli.Console, client *agent.Client,
 func newSubscribeCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	cmd := cli.Command("subscribe FILTER [flags]", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		err := withAgent(ctx, console, s, func(client *agent.Client) error {
+		err := withAgent(ctx, console, s, func(ctx context.Context, client *agent.Client) error {
 			return client.Subscribe(ctx, args[0],
 				func() { console.Note("subscribed, until interrupted") },
 				func(line json.RawMessage) error { return console.JSON(line) })
@@ -128,7 +151,7 @@ func newShadowCmd(console *cli.Console) *cobra.Command {
 
 // runShadow prints a shadow, after a change if there is one.
 func runShadow(ctx context.Context, console *cli.Console, s config.Sources, args []string, change []byte) error {
-	return withAgent(ctx, console, s, func(client *agent.Client) (err error) {
+	return withAgent(ctx, console, s, func(ctx context.Context, client *agent.Client) (err error) {
 		name := strings.Join(args, "")
 		var document json.RawMessage
 		if change == nil {

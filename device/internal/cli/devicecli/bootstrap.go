@@ -1,6 +1,7 @@
 package devicecli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -256,23 +257,24 @@ func (d *device) provision(ctx context.Context, c provision.Config) (*provision.
 // askAgent has the agent rotate, or say that it is connected with the identity. The error is an
 // *[agent.Error] with status 409 where it is the agent of another thing.
 func (d *device) askAgent(ctx context.Context, rotate bool) (*provision.Result, error) {
-	client := agent.NewClient(d.config.Agent.Socket)
-	defer client.Close()
 	record := d.identity.Record
-	if rotate {
-		if err := client.Rotate(ctx, record.ThingName); err != nil {
-			return nil, err
+	err := whileItResponds(ctx, d.config, func(ctx context.Context, client *agent.Client) error {
+		if rotate {
+			return client.Rotate(ctx, record.ThingName)
 		}
-	} else {
 		s, err := client.Status(ctx)
 		switch {
 		case err != nil:
-			return nil, err
+			return err
 		case s.ThingName != record.ThingName:
-			return nil, &agent.Error{StatusCode: http.StatusConflict}
+			return &agent.Error{StatusCode: http.StatusConflict}
 		case !s.Connected || s.CertificateID != record.CertificateID:
-			return nil, &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: fmt.Sprintf("it has the connection of the device, and is not connected with certificate %s: %s", record.CertificateID, s.LastError)}
+			return &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: fmt.Sprintf("it has the connection of the device, and is not connected with certificate %s: %s", record.CertificateID, cmp.Or(s.LastError, "it connects"))}
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	id, err := d.store.Load()
 	return &provision.Result{Identity: id, Provisioned: rotate, Pending: d.store.Status().Pending}, err

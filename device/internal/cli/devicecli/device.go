@@ -2,6 +2,7 @@ package devicecli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -101,17 +102,17 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 	if err != nil {
 		return err
 	}
-	client := agent.NewClient(c.Agent.Socket)
-	defer client.Close()
-	if responds(ctx, client) == nil {
-		output, err := client.Credentials(ctx, roleAlias)
-		e, answered := errors.AsType[*agent.Error](err)
-		switch {
-		case err == nil:
-			return console.JSON(output)
-		case answered && e.StatusCode != http.StatusNotFound, !answered && !errors.Is(err, agent.ErrNotRunning):
-			return err
-		}
+	var output json.RawMessage
+	err = whileItResponds(ctx, c, func(ctx context.Context, client *agent.Client) (err error) {
+		output, err = client.Credentials(ctx, roleAlias)
+		return err
+	})
+	e, answered := errors.AsType[*agent.Error](err)
+	switch {
+	case err == nil:
+		return console.JSON(output)
+	case answered && e != errHangs && e.StatusCode != http.StatusNotFound:
+		return err
 	}
 	d, err := open(ctx, console, s, false, true)
 	if err != nil {

@@ -4,9 +4,11 @@ package devicecli
 
 import (
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +35,13 @@ func TestCommandsEndWhereTheAgentHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+	later := filepath.Join(dir, "later")
+	hangs, err := net.Listen("unix", later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hangs.Close() })
+	go http.Serve(hangs, hangingLater())
 	for name, tc := range map[string]struct {
 		args     []string
 		exitCode int
@@ -43,12 +52,33 @@ func TestCommandsEndWhereTheAgentHangs(t *testing.T) {
 		"shadow":      {[]string{"shadow", "get"}, cli.ExitTemporary, "restart it"},
 		"credentials": {[]string{"credentials", "--role-alias", "r"}, cli.ExitUsage, "run: iot_device bootstrap"}, // gets them without an agent, too
 	} {
-		t.Run(name, func(t *testing.T) {
-			var out, problems strings.Builder
-			code := cli.Main(Program(), append(tc.args, "--config", file), term.Streams{In: strings.NewReader(""), Out: &out, Err: &problems})
-			if code != tc.exitCode || out.Len() > 0 || !strings.Contains(problems.String(), tc.says) {
-				t.Errorf("exit code %d, %q, %q", code, out.String(), problems.String())
-			}
-		})
+		for when, socket := range map[string]string{"": socket, ", in the middle": later} {
+			t.Run(name+when, func(t *testing.T) {
+				var out, problems strings.Builder
+				args := append(tc.args, "--config", file, "--set", "agent.socket="+socket)
+				code := cli.Main(Program(), args, term.Streams{In: strings.NewReader(""), Out: &out, Err: &problems})
+				if code != tc.exitCode || out.Len() > 0 || !strings.Contains(problems.String(), tc.says) {
+					t.Errorf("exit code %d, %q, %q", code, out.String(), problems.String())
+				}
+			})
+		}
 	}
+}
+
+// hangingLater answers with the status until another request comes.
+func hangingLater() http.Handler {
+	var hangs atomic.Bool
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/status" {
+			hangs.Store(true)
+			w.WriteHeader(http.StatusOK)
+			w.(http.Flusher).Flush()
+			defer hangs.Store(false)
+		}
+		if hangs.Load() {
+			<-r.Context().Done()
+			return
+		}
+		w.Write([]byte("{}"))
+	})
 }

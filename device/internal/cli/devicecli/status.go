@@ -3,6 +3,7 @@ package devicecli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -180,15 +181,17 @@ func runDoctor(ctx context.Context, console *cli.Console, o reportOptions) error
 	if c != nil && c.Agent.Socket != "" {
 		client := agent.NewClient(c.Agent.Socket)
 		defer client.Close()
-		checks.Connected = func(ctx context.Context, thing string) bool {
-			ctx, cancel := context.WithTimeout(ctx, doctor.DefaultTimeout)
-			defer cancel()
-			if status, err := client.Status(ctx); err == nil && status.ThingName == thing {
-				return status.Connected
+		checks.Connected = func(ctx context.Context, thing string) (bool, error) {
+			status, err := statusOf(ctx, client)
+			switch {
+			case errors.Is(err, errHangs):
+				return false, err
+			case err == nil && status.ThingName == thing:
+				return status.Connected, nil
 			}
 			release, held := lockConnection(c)
 			release()
-			return held != nil // and perhaps connected
+			return held != nil, nil // and perhaps connected
 		}
 	}
 	if !o.json {
