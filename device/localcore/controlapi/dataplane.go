@@ -15,6 +15,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
+	"example.com/fleety/device/localcore/jsontree"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -57,22 +58,20 @@ func userProperties(h http.Header) ([]broker.UserProperty, error) {
 	if text == "" {
 		return nil, nil
 	}
-	var objects []map[string]string
 	data, err := base64.StdEncoding.DecodeString(text)
-	if err == nil {
-		err = json.Unmarshal(data, &objects)
-	}
-	if err != nil {
-		return nil, invalid("the user properties must be Base64 of a JSON list of objects with one string each")
+	root, faults := jsontree.Parse(data, maxNesting)
+	malformed := invalid("the user properties must be Base64 of a JSON list of objects with one string each")
+	if err != nil || len(faults) > 0 || root.Kind != jsontree.Array {
+		return nil, malformed
 	}
 	var out []broker.UserProperty
-	for _, o := range objects {
-		if len(o) != 1 {
-			return nil, invalid("a user property has %d members, it must have one", len(o))
+	for _, o := range root.Items {
+		if o.Kind == jsontree.Object && len(o.Items) != 1 {
+			return nil, invalid("a user property has %d members, it must have one", len(o.Items))
+		} else if o.Kind != jsontree.Object || o.Items[0].Kind != jsontree.String {
+			return nil, malformed
 		}
-		for key, value := range o {
-			out = append(out, broker.UserProperty{Key: key, Val: value})
-		}
+		out = append(out, broker.UserProperty{Key: o.Items[0].Key, Val: o.Items[0].Text})
 	}
 	return out, nil
 }

@@ -2,6 +2,7 @@ package controlapi_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -261,6 +262,11 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		"QoS 2":                 {"POST", "/topics/a?qos=2", "", nil, 400, "InvalidRequestException"},
 		"wildcard topic":        {"POST", "/topics/a%2F%23", "", nil, 400, "InvalidRequestException"},
 		"bad properties":        {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {"e30="}}, 400, "InvalidRequestException"},
+		"property twice":        {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {base64.StdEncoding.EncodeToString([]byte(`[{"a":"b","a":"c"}]`))}}, 400, "InvalidRequestException"},
+		"two in a property":     {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {base64.StdEncoding.EncodeToString([]byte(`[{"a":"b","c":"d"}]`))}}, 400, "InvalidRequestException"},
+		"property of null":      {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {base64.StdEncoding.EncodeToString([]byte(`[{"a":null}]`))}}, 400, "InvalidRequestException"},
+		"null for properties":   {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {base64.StdEncoding.EncodeToString([]byte(`null`))}}, 400, "InvalidRequestException"},
+		"bytes in a property":   {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {base64.StdEncoding.EncodeToString([]byte("[{\"a\":\"\xff\"}]"))}}, 400, "InvalidRequestException"},
 		"U+0000 in a property":  {"POST", "/topics/a?contentType=%00", "", nil, 400, "InvalidRequestException"},
 		"long response topic":   {"POST", "/topics/a?responseTopic=" + strings.Repeat("a", 1<<16), "", nil, 400, "InvalidRequestException"},
 		"version of no digit":   {"GET", "/policies/policy/version/x", "", nil, 400, "InvalidRequestException"},
