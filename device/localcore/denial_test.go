@@ -1,6 +1,7 @@
 package localcore_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -259,6 +260,13 @@ func TestExpiredCertificateIsRejected(t *testing.T) {
 	awaitRejection(t, s.Server, localcore.ActionTLS, "")
 }
 
+// An addressAsName names the server by its address, as mosquitto does where Go names none.
+type addressAsName struct{ net.Conn }
+
+func (c addressAsName) Write(p []byte) (int, error) {
+	return c.Conn.Write(bytes.Replace(p, []byte("localhost"), []byte("127.0.0.1"), 1))
+}
+
 // https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-devices.html:
 // a client that names no server (SNI) is rejected.
 func TestSNIIsRequired(t *testing.T) {
@@ -271,6 +279,19 @@ func TestSNIIsRequired(t *testing.T) {
 	t.Run("by default", func(t *testing.T) {
 		s := startFree(t, localcore.Config{})
 		if err := handshake(t, s, silent(s)); err == nil {
+			t.Error("the connection came about")
+		}
+		awaitRejection(t, s.Server, localcore.ActionTLS, "SNI")
+	})
+	t.Run("which an address is not", func(t *testing.T) {
+		s := startFree(t, localcore.Config{})
+		_, port := s.Endpoint()
+		raw, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		if err := tls.Client(addressAsName{raw}, s.tls).Handshake(); err == nil {
 			t.Error("the connection came about")
 		}
 		awaitRejection(t, s.Server, localcore.ActionTLS, "SNI")

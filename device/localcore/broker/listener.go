@@ -47,7 +47,8 @@ func (b *Broker) Listen(ctx context.Context, address string, cert *tls.Certifica
 		ClientAuth:             tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if hello.ServerName == "" && !b.config.AllowMissingSNI {
+			// An address is no name there (RFC 6066, 3).
+			if (hello.ServerName == "" || net.ParseIP(hello.ServerName) != nil) && !b.config.AllowMissingSNI {
 				return nil, errors.New("the client named no server (SNI): connect to the host name localhost, not to an address")
 			}
 			if requireALPN && !slices.Contains(hello.SupportedProtos, alpnMQTT) {
