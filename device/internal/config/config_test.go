@@ -502,3 +502,22 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// What a connection would reject is a problem of the configuration, and shows no password.
+func TestProxyIsCheckedAsItIsUsed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "device.yaml")
+	if err := os.WriteFile(path, []byte("serialNumber: \"1\"\ndeviceLocation: USA\nserver: {endpoint: localhost}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for proxy, ok := range map[string]bool{
+		"http://user:secret@proxy:99999": false, "http://user:secret@:3128": false, "http://user:secret@proxy:3128/?q": false, "http://user:secret@proxy#f": false,
+		"socks5://user:secret@proxy": false, "http://user:secret%zz@proxy": false, "user:secret@proxy:3128": false, "none": false,
+		"http://user:p%40ss@proxy:3128": true, "https://proxy": true, "HTTP://[::1]:1/": true, "direct": true, "": true,
+	} {
+		_, err := config.Load(t.Context(), config.Sources{Path: path, Flags: []config.Setting{{Key: "server.proxy", Value: proxy, Flag: "--set"}}})
+		if (err == nil) != ok || err != nil && (!strings.Contains(err.Error(), "--set: server.proxy") || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%q: %v", proxy, err)
+		}
+	}
+}
