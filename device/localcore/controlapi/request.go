@@ -154,8 +154,9 @@ func (q *request) set(name, value string) error {
 }
 
 // readMembers reads the headers and, where the operation has a body of members, that as JSON. No
-// body is an empty object. A member that the operation does not have is rejected by its name, and so is one that is
-// given twice, so that nothing is dropped in silence; AWS ignores what its model does not have.
+// body is an empty object. A member that the operation does not have is rejected by its name, and so
+// is one that is given twice, so that nothing is dropped in silence; AWS ignores what its model does
+// not have.
 func (q *request) readMembers() error {
 	names := slices.Clone(q.op.members)
 	if q.op.tagged() {

@@ -37,8 +37,10 @@ func (s *Service) RegisterThing(ctx context.Context, body string, parameters map
 		return "", nil, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	plan, err := t.Resolve(template.Input{Parameters: parameters})
-	if e, ok := errors.AsType[*template.Error](err); ok { // Resolve returns no other
+	if e, ok := errors.AsType[*template.Error](err); ok {
 		return "", nil, registry.Reject(registry.CodeInvalidRequest, "%s", e.Message)
+	} else if err != nil {
+		return "", nil, err
 	}
 	request := registry.Provisioning{Plan: plan}
 	if c := plan.Certificate; c != nil {
