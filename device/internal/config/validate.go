@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/url"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -14,7 +15,6 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/osfile"
-	"example.com/fleety/device/session"
 )
 
 // maxSerialLength is the longest serial number, in characters, so that a thing name has room for a
@@ -101,8 +101,9 @@ func (v *validation) server() {
 		endpointKey, askForEndpoint, "%q is the %s, which does not accept MQTT", endpoint, kind)
 	v.check(v.c.Server.Port < 1 || v.c.Server.Port > 65535, "server.port", "use 8883, or 443 where only that is open", "%d is not a port", v.c.Server.Port)
 	v.hostPort(credentialsKey, v.c.Server.CredentialsEndpoint, awsiot.EndpointCredentials, askForCredentialsEndpoint)
-	_, err := session.Options{Endpoint: "any", Proxy: v.c.Server.Proxy}.ProxyURL()
-	v.check(v.c.Server.Proxy != "" && v.c.Server.Proxy != NoProxy && (err != nil || !strings.Contains(v.c.Server.Proxy, "://")),
+	proxy, err := url.Parse(v.c.Server.Proxy)
+	v.check(v.c.Server.Proxy != "" && v.c.Server.Proxy != NoProxy && (err != nil || proxy.Hostname() == "" || proxy.Scheme != "http" && proxy.Scheme != "https" ||
+		len(proxy.Port()) > 5 || len(proxy.Port()) == 5 && proxy.Port() > "65535" || strings.Trim(proxy.Path, "/") != "" || proxy.RawQuery != "" || proxy.Fragment != ""),
 		proxyKey, "write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or direct for none",
 		"is not the address of an HTTP proxy") // which may hold a password, so it is not shown
 }

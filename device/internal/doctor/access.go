@@ -72,12 +72,11 @@ func (r *run) deviceAccess(ctx context.Context, name string) {
 	if r.device != nil {
 		thing := r.device.Record.ThingName
 		if r.Connected != nil {
-			connected, err := r.Connected(ctx, thing)
-			if err != nil {
+			switch connected, err := r.Connected(ctx, thing); {
+			case err != nil:
 				r.failure(name, err)
 				return
-			}
-			if connected {
+			case connected:
 				r.skip(name, "the agent (iot_device run) has the connection of "+thing)
 				return
 			}
