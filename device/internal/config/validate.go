@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -101,11 +102,19 @@ func (v *validation) server() {
 		endpointKey, askForEndpoint, "%q is the %s, which does not accept MQTT", endpoint, kind)
 	v.check(v.c.Server.Port < 1 || v.c.Server.Port > 65535, "server.port", "use 8883, or 443 where only that is open", "%d is not a port", v.c.Server.Port)
 	v.hostPort(credentialsKey, v.c.Server.CredentialsEndpoint, awsiot.EndpointCredentials, askForCredentialsEndpoint)
-	proxy, err := url.Parse(v.c.Server.Proxy)
-	v.check(v.c.Server.Proxy != "" && v.c.Server.Proxy != NoProxy && (err != nil || proxy.Hostname() == "" || proxy.Scheme != "http" && proxy.Scheme != "https" ||
-		len(proxy.Port()) > 5 || len(proxy.Port()) == 5 && proxy.Port() > "65535" || strings.Trim(proxy.Path, "/") != "" || proxy.RawQuery != "" || proxy.Fragment != ""),
+	v.check(v.c.Server.Proxy != "" && v.c.Server.Proxy != NoProxy && !isProxy(v.c.Server.Proxy),
 		proxyKey, "write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or direct for none",
 		"is not the address of an HTTP proxy") // which may hold a password, so it is not shown
+}
+
+// isProxy holds a proxy's address to what a connection accepts; see [session.Options].
+func isProxy(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16)
+	return err == nil && u.Hostname() != "" && (u.Scheme == "http" || u.Scheme == "https") && (u.Path == "" || u.Path == "/") && u.RawQuery == "" && u.Fragment == ""
 }
 
 // hostPort checks an optional HOST or HOST:PORT that, in AWS, is of that kind.
