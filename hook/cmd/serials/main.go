@@ -74,8 +74,7 @@ interrupted load again.`,
 				return err
 			}
 			added, err := addAll(cmd.Context(), t, numbers)
-			fmt.Fprintf(cmd.OutOrStdout(), "added %d of %d serial numbers\n", added, len(numbers))
-			return err
+			return cmp.Or(err, report(cmd, fmt.Sprintf("added %d of %d serial numbers", added, len(numbers))))
 		},
 	}
 	load.Flags().StringVar(&rules.SerialPrefix, "prefix", "", "what serial numbers begin with, if the stack was deployed with another `PREFIX`")
@@ -93,7 +92,9 @@ interrupted load again.`,
 				if err := t.Release(cmd.Context(), number); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "released %s\n", number)
+				if err := report(cmd, "released "+number); err != nil {
+					return err
+				}
 			}
 			return nil
 		},
@@ -104,6 +105,14 @@ interrupted load again.`,
 		root.AddCommand(cmd)
 	}
 	return root
+}
+
+// report prints what was done. The error says it, too.
+func report(cmd *cobra.Command, done string) error {
+	if _, err := fmt.Fprintln(cmd.OutOrStdout(), done); err != nil {
+		return fmt.Errorf("%s, which could not be printed: %w", done, err)
+	}
+	return nil
 }
 
 // readFile reads a file of serial numbers, or standard input.

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +64,28 @@ func TestReleaseSaysWhatItReleased(t *testing.T) {
 	got, err := run(t, under, "", "release", "--table", dynamotest.Table, "2974681", "2974689")
 	if got != "released 2974681\n" || err == nil || !strings.Contains(err.Error(), "2974689") {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A full disk, or a reader that is gone, does not hide what was done.
+func TestResultThatCannotBePrintedIsAnError(t *testing.T) {
+	under := dynamotest.Serve(t)
+	reader, closed := io.Pipe()
+	reader.Close()
+	for _, test := range []struct {
+		want string
+		args []string
+	}{
+		{"added 1 of 1 serial numbers, which", []string{"load", "--table", dynamotest.Table, "-"}},
+		{"released 2974681, which", []string{"release", "--table", dynamotest.Table, "2974681", "2974682"}},
+	} {
+		command := newCommand(func(_ context.Context, name string) (*serials.Table, error) { return serials.New(under, name), nil })
+		command.SetArgs(test.args)
+		command.SetIn(strings.NewReader("2974681\n"))
+		command.SetOut(closed)
+		if err := command.ExecuteContext(t.Context()); !errors.Is(err, io.ErrClosedPipe) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("error %v, want %q", err, test.want)
+		}
 	}
 }
 
