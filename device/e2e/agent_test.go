@@ -488,6 +488,11 @@ func TestCommandsLeaveTheAgentConnected(t *testing.T) {
 	if now := a.await(t, sent); !now.ConnectedSince.Equal(before.ConnectedSince) || now.CertificateID != before.CertificateID {
 		t.Errorf("before %+v\nafter %+v", before, now)
 	}
+	for _, args := range [][]string{{"rotate"}, {"bootstrap"}} { // at once, while it connects anew
+		if code, _, stderr := run(nil, args...); code != 0 {
+			t.Errorf("%s exits with %d\n%s", args, code, stderr)
+		}
+	}
 	if code := a.stop(); code != 0 {
 		t.Errorf("stopped, the agent exits with %d", code)
 	}

@@ -263,13 +263,21 @@ func (d *device) askAgent(ctx context.Context, rotate bool) (*provision.Result, 
 			return client.Rotate(ctx, record.ThingName)
 		}
 		s, err := client.Status(ctx)
+		for err == nil && s.ThingName == record.ThingName && !s.Connected && s.LastError == "" { // it connects, as after a rotation
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(time.Second / 4):
+				s, err = client.Status(ctx)
+			}
+		}
 		switch {
 		case err != nil:
 			return err
 		case s.ThingName != record.ThingName:
 			return &agent.Error{StatusCode: http.StatusConflict}
 		case !s.Connected || s.CertificateID != record.CertificateID:
-			return &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: fmt.Sprintf("it has the connection of the device, and is not connected with certificate %s: %s", record.CertificateID, cmp.Or(s.LastError, "it connects"))}
+			return &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: fmt.Sprintf("it has the connection of the device, and is not connected with certificate %s: %s", record.CertificateID, cmp.Or(s.LastError, "it has another"))}
 		}
 		return nil
 	})
