@@ -138,10 +138,8 @@ unit-device: $(AWSSDK)/node_modules
 	$(if $(shell command -v python3),.ci/aws.py dist/aws) env $(TEST) --packages='./device/e2e ./device/... ./hook/...' -- -race -gcflags=github.com/aws/aws-sdk-go-v2/...=-l -vet=off -p 3 -parallel 4 -timeout 30m
 	cd device && $(GO) test -race -vet=all -tags pkcs11 ./identity/pkcs11
 
-# Without cgo, as all that is shipped: what is compiled for the one serves the other. The CDK's packages
-# are generated and called a few times: not optimized, they compile a quarter faster.
+# Without cgo, as all that is shipped: what is compiled for the one serves the other.
 unit-others: export CGO_ENABLED := 0
-unit-others: export GOFLAGS += '-gcflags=github.com/aws/...=-l -N'
 # Each synthesis has V8 collect hundreds of megabytes. More helpers than processors wait for each other,
 # which took a third of the processor time. The first option is what the CDK's runtime sets by itself.
 unit-others: export NODE_OPTIONS := --max-old-space-size=4069 --v8-pool-size=1

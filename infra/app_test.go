@@ -73,7 +73,7 @@ func copyFile(t *testing.T, from, to string) {
 // cdkSynth runs what a person types, away from the network and from AWS.
 func cdkSynth(t *testing.T, infra string, args ...string) (output string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // it compiles the CDK where no cache has it
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute) // it compiles the CDK, and the hook for Lambda, where no cache has them
 	defer cancel()
 	cdk := exec.CommandContext(ctx, filepath.Join("node_modules", ".bin", "cdk"), append([]string{"synth", "--quiet", "--no-notices"}, args...)...)
 	cdk.Dir = infra
