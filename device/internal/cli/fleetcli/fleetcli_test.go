@@ -440,6 +440,9 @@ func TestEveryEndWritesReport(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // else programs inherit it ignored where nohup runs the tests
+	defer signal.Stop(hangups)
 	for name, test := range map[string]struct {
 		shell  string            // runs the program
 		nohup  bool              // it survives the end of its terminal
