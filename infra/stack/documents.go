@@ -127,7 +127,7 @@ func (p *Props) Check() error {
 
 // unfilled finds what is none of our placeholders, such as a misspelt one: AWS IoT would take it for a
 // policy variable that no device has.
-var unfilled = regexp.MustCompile(`\$\{(AWS::)?[a-zA-Z]+\}`)
+var unfilled = regexp.MustCompile(`\$\{(AWS::[^}]*|[^:*?$}"][^:}"]*)?[}"]`)
 
 // checkTemplate compares the names in the template with those of the stack: the hook, the role and
 // the alarms rely on them.

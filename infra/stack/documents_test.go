@@ -245,6 +245,9 @@ func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
 		"too many statements":     {map[string]any{"deviceStatements": long}, "deviceStatements has"},
 		"a misspelt placeholder":  {map[string]any{"templates": own(t, "device_policy.json", `${AWS::AccountId}:client/`, `${AWS::AccountID}:client/`)}, "device_policy.json: ${AWS::AccountID} is"},
 		"another placeholder":     {map[string]any{"templates": own(t, "claim_policy.json", `${TemplateName}/provision/json`, `${Template}/provision/json`)}, "claim_policy.json: ${Template} is"},
+		"one with a digit":        {map[string]any{"templates": own(t, "claim_policy.json", `${TemplateName}/provision/json`, `${Template_Name2}/provision/json`)}, "claim_policy.json: ${Template_Name2} is"},
+		"an empty one":            {map[string]any{"templates": own(t, "claim_policy.json", `${TemplateName}/provision/json`, `${}/provision/json`)}, "claim_policy.json: ${} is"},
+		"one that does not end":   {map[string]any{"templates": own(t, "claim_policy.json", `${TemplateName}/provision/json`, `${TemplateName/provision/json`)}, "claim_policy.json: ${TemplateName/provision/json"},
 		"one in statements":       {map[string]any{"deviceStatements": misspeltName}, "deviceStatements: ${thingPrefix} is"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -148,7 +148,10 @@ func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error)
 		return nil, fmt.Errorf("making the server certificate: %w", err)
 	}
 	leaf, err := x509.ParseCertificate(der)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
+	if err != nil {
+		return nil, fmt.Errorf("making the server certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // encode writes both keys and certificates as one file, so that it is there

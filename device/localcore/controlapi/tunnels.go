@@ -1,7 +1,6 @@
 package controlapi
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 
@@ -57,9 +56,12 @@ func asTunnelTag(t tag) object { return object{"key": t.Key, "value": t.Value} }
 
 func (a *api) describeTunnel(id string) (object, error) {
 	t, err := a.Tunnels.DescribeTunnel(id)
-	all, tagsErr := a.tagsOf("tunnel/" + t.ID)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.tagsOf("tunnel/" + t.ID)
 	return object{"tunnel": struct {
 		tunnel.Tunnel
 		Tags []object `json:"tags,omitempty"`
-	}{t, convert(all, asTunnelTag)}}, cmp.Or(err, tagsErr)
+	}{t, convert(all, asTunnelTag)}}, err
 }

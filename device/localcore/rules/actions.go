@@ -61,11 +61,13 @@ func (a *Action) UnmarshalJSON(data []byte) error {
 	type plain Action
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	err := d.Decode((*plain)(a))
-	if name, ok := strings.CutPrefix(fmt.Sprint(err), "json: unknown field "); ok {
-		return reject(InvalidRequest, "Action or parameter %s is not emulated; actions are lambda, republish and http.", name)
+	if err := d.Decode((*plain)(a)); err != nil {
+		if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+			return reject(InvalidRequest, "Action or parameter %s is not emulated; actions are lambda, republish and http.", name)
+		}
+		return err
 	}
-	return err
+	return nil
 }
 
 type action struct {
