@@ -116,7 +116,7 @@ type ValidityError struct {
 	What        string // whose certificate it is, for messages
 	Certificate *x509.Certificate
 	Now         time.Time // the device's clock
-	Err         error     // what came of it; nil if nothing did
+	Err         error     // what found it; nil if this program compared the times
 }
 
 // NotYetValid reports whether the certificate is not valid yet: the clock is probably behind.

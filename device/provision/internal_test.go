@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -158,7 +159,7 @@ func TestClassOfErrors(t *testing.T) {
 		"no thing name":          {&ThingNameError{CertificateID: "ab"}, awsiot.Misconfigured},
 		"no answer":              {&TimeoutError{To: "x"}, awsiot.Temporary},
 		"bad answer":             {&replyError{topic: "x"}, awsiot.Temporary},
-		"clock behind":           {&awsiot.ValidityError{Err: &session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}}, awsiot.Temporary},
+		"clock behind":           {fmt.Errorf("%w (%w)", &awsiot.ValidityError{Certificate: &x509.Certificate{}}, &session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}), awsiot.Temporary},
 		"interrupted":            {&session.Error{Err: context.Canceled}, awsiot.Interrupted},
 		"no answer in a session": {&session.Error{Err: &TimeoutError{To: "x"}}, awsiot.Temporary},
 	}

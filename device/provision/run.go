@@ -414,7 +414,7 @@ func (r *run) connect(ctx context.Context, role, clientID string, cert *tls.Cert
 		r.Session.CurvePreferences = session.ClassicCurves // the server or the network does not use ML-KEM
 	}
 	if now := r.Session.Now(); awsiot.ClassOf(err) == awsiot.Denied && cert.Leaf != nil && now.Before(cert.Leaf.NotBefore) {
-		return nil, &awsiot.ValidityError{What: fmt.Sprintf("%v: the %s certificate", err, role), Certificate: cert.Leaf, Now: now, Err: err}
+		return nil, fmt.Errorf("%w (%w)", &awsiot.ValidityError{What: "the " + role + " certificate", Certificate: cert.Leaf, Now: now}, err)
 	}
 	return s, err
 }

@@ -60,7 +60,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"time-out":                       {context.DeadlineExceeded, "no-response"},
 		"interrupted":                    {context.Canceled, ""},
 		"claim's time":                   {&awsiot.ValidityError{Certificate: certificate}, "clock"},
-		"claim that looks too new":       {&awsiot.ValidityError{Certificate: certificate, Err: at(session.StageConnect, &session.ConnackError{Code: 5})}, "clock"},
+		"claim that looks too new":       {fmt.Errorf("%w (%w)", &awsiot.ValidityError{Certificate: certificate}, at(session.StageConnect, &session.ConnackError{Code: 5})), "clock"},
 		"another run":                    {&identity.LockedError{PID: 7}, "locked"},
 		"damaged identity":               {&identity.FileError{Kind: identity.ErrBroken, Path: "p", Reason: "r"}, "identity-damaged"},
 		"damaged journal":                {&identity.FileError{Kind: identity.ErrCorrupt, Path: "the/journal", Reason: "r"}, "journal-damaged"},
