@@ -60,7 +60,7 @@ type process struct {
 
 func startDevice(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.CommandContext(t.Context(), filepath.Join(binDir, "iot_device"), args...)}
+	p := &process{Cmd: exec.CommandContext(t.Context(), filepath.Join(racingDir, "iot_device"), args...)}
 	p.Dir, p.Stdout, p.Stderr = dir, &p.stdout, &p.stderr
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -174,7 +174,7 @@ func TestDeviceOutlivesTheReaderOfItsLog(t *testing.T) {
 			}
 			reader.Close()
 			defer log.Close()
-			p := exec.CommandContext(t.Context(), filepath.Join(binDir, "iot_device"), command, "--set", "agent.socket=s", "--log-level", "debug")
+			p := exec.CommandContext(t.Context(), filepath.Join(racingDir, "iot_device"), command, "--set", "agent.socket=s", "--log-level", "debug")
 			p.Dir, p.Stderr = dir, log
 			if err := p.Start(); err != nil {
 				t.Fatal(err)

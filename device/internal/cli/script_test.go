@@ -84,7 +84,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 type worldKey struct{}
 
 func startServe(ts *testscript.TestScript, _ bool, args []string) {
-	cmd := exec.Command(filepath.Join(binDir, "iot_core_local"), append([]string{
+	cmd := exec.Command(filepath.Join(racingDir, "iot_core_local"), append([]string{
 		"serve", "--listen", "127.0.0.1:0", "--listen-alpn", "127.0.0.1:0", "--api", "127.0.0.1:0",
 		"--templates", templates, "--hook", filepath.Join(binDir, "hook"), "--credentials", "certs",
 		"--log-level", "debug", "--json",
