@@ -259,6 +259,24 @@ func Answer(answer func(http.ResponseWriter, *http.Request) (any, error)) http.H
 	})
 }
 
+// untilGone is for an answer that may take any time. It returns a context that ends when the program
+// goes away, and closes the connection behind the answer: net/http would not notice the end of a
+// connection on which the program has sent more than the request.
+func untilGone(w http.ResponseWriter, r *http.Request) (context.Context, context.CancelCauseFunc, error) {
+	w.Header().Set("Connection", "close")
+	err := http.NewResponseController(w).SetReadDeadline(time.Time{})
+	ctx, cancel := context.WithCancelCause(r.Context())
+	conn := r.Context().Value(connKey{}).(*apiConn)
+	go func() { // until the connection ends, for which net/http waits
+		var err error
+		for more := make([]byte, 16); err == nil; {
+			_, err = conn.Read(more)
+		}
+		cancel(fmt.Errorf("the program has gone: %w", err))
+	}()
+	return ctx, cancel, err
+}
+
 // readBody gets the body of a request into memory, a message at most, also where there should be none:
 // a client that is still writing may not see an answer, and that it goes away shows only behind the
 // body.
@@ -326,8 +344,11 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) (any, er
 	if err != nil {
 		return nil, err
 	}
-	ctx, drop := context.WithCancelCause(r.Context())
+	ctx, drop, err := untilGone(w, r)
 	defer drop(nil)
+	if err != nil {
+		return nil, err
+	}
 	sub, err := a.subscriptions.add(filter, drop)
 	if err != nil {
 		return nil, err
@@ -336,7 +357,7 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) (any, er
 	control := http.NewResponseController(w)
 	// A program that does not read has no deadline until too much waits for it: it can read why it
 	// was dropped.
-	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
+	if err := control.SetWriteDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
 	select {

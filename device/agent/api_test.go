@@ -144,6 +144,16 @@ func TestProgramThatGoesAwayIsNoticedWithABody(t *testing.T) {
 		conn.Close()
 		w.await(t, func(s agent.Status) bool { return s.Subscribers == 0 })
 	}
+	for _, method := range []string{"GET", "HEAD"} { // with more behind its request
+		conn := w.dial(t)
+		request := " /v1/subscribe?filter=x HTTP/1.1\r\nHost: agent\r\n\r\n"
+		io.WriteString(conn, method+request)
+		w.await(t, func(s agent.Status) bool { return s.Subscribers == 1 })
+		io.WriteString(conn, "GET"+request)
+		w.await(t, func(s agent.Status) bool { return s.Subscribers == 1 })
+		conn.Close()
+		w.await(t, func(s agent.Status) bool { return s.Subscribers == 0 })
+	}
 	for _, request := range []string{"GET /v1/subscribe?filter=x", "POST /v1/rotate"} { // in the middle of its body
 		conn := w.dial(t)
 		fmt.Fprint(conn, request+" HTTP/1.1\r\nHost: agent\r\nContent-Length: 3\r\n\r\n{}")

@@ -92,7 +92,9 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) (any, error
 	if thing := r.URL.Query().Get("thing"); thing != "" && thing != a.thing {
 		return nil, &Error{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}
 	}
-	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
+	ctx, gone, err := untilGone(w, r)
+	defer gone(nil)
+	if err != nil {
 		return nil, err
 	}
 	done := make(chan error, 1)
@@ -103,11 +105,11 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) (any, error
 		if err != nil {
 			return nil, err
 		}
-	case <-r.Context().Done():
+	case <-ctx.Done():
 		a.update(func(s *state) {
 			s.rotationRequests = slices.DeleteFunc(s.rotationRequests, func(c chan<- error) bool { return c == done })
 		})
-		return nil, context.Cause(r.Context())
+		return nil, context.Cause(ctx)
 	}
 	id, err := a.provision().Store.Load()
 	if err != nil {
