@@ -215,13 +215,21 @@ func (c *apiConns) changeState(accepted net.Conn, state http.ConnState) {
 	case http.StateNew, http.StateIdle:
 		conn.answering.Store(false)
 		conn.since = time.Now()
-		c.waiting = append(c.waiting, conn)
-		for n := len(c.waiting); n > maxWaiting && time.Since(c.waiting[0].since) > burstTimeout; n-- {
-			c.waiting[0].Close()
-			c.waiting = c.waiting[1:]
+		if c.waiting = append(c.waiting, conn); len(c.waiting) > maxWaiting {
+			time.AfterFunc(burstTimeout, c.makeRoom)
 		}
 	case http.StateClosed:
 		c.remove(conn)
+	}
+}
+
+// makeRoom does not wait for another connection, which is not accepted beyond maxConnections.
+func (c *apiConns) makeRoom() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.waiting) > maxWaiting && time.Since(c.waiting[0].since) >= burstTimeout {
+		c.waiting[0].Close()
+		c.waiting = c.waiting[1:]
 	}
 }
 

@@ -126,6 +126,27 @@ func TestIdleConnectionsAndSubscribersLeaveRoomForOthers(t *testing.T) {
 	}
 }
 
+// As many connections as the agent accepts, which have all requested something, make room without
+// another one, which it does not see.
+func TestConnectionsBeyondTheMostMakeRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	for range 2048 {
+		conn := w.dial(t)
+		io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: agent\r\n\r\n")
+	}
+	began := time.Now()
+	conn := w.dial(t)
+	io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: agent\r\n\r\n")
+	if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatal(response, err)
+	}
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("the status took %v", took)
+	}
+}
+
 // A program that goes away is noticed, whatever body its request had, also while the device is
 // offline.
 func TestProgramThatGoesAwayIsNoticedWithABody(t *testing.T) {
