@@ -246,7 +246,8 @@ func (d *device) showStatus(ctx context.Context, console *cli.Console, running *
 	}
 }
 
-// keepWatchdog notifies the service manager for as long as the agent answers at its own socket.
+// keepWatchdog notifies the service manager for as long as the agent answers at its own socket, as it
+// would another program: on a connection that is kept it answers also where the socket is gone.
 func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -256,7 +257,6 @@ func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
 		return
 	}
 	client := agent.NewClient(socket)
-	defer client.Close()
 	for tick := time.Tick(interval / 3); ; {
 		select {
 		case <-tick:
@@ -270,5 +270,6 @@ func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
 			console.Log.Warn(fmt.Sprintf("the agent does not answer at %s", socket), "error", err)
 		}
 		cancel()
+		client.Close()
 	}
 }
