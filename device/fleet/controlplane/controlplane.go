@@ -36,6 +36,10 @@ const (
 	pageSize    = 250 // things; AWS's most
 )
 
+// ErrIncomplete says that a response lacks what was requested, as one without a body, which may come
+// from a proxy and which the AWS SDK takes for a success.
+var ErrIncomplete = errors.New("the response lacks what was requested")
+
 // A Run works through devices. Client is required. A Run is used once.
 type Run struct {
 	Client *iot.Client
@@ -196,6 +200,9 @@ func (r *Run) report(d Device) {
 // certificate looks a certificate up by its id.
 func (r *Run) certificate(ctx context.Context, id string) (c Certificate, err error) {
 	described, err := r.Client.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: &id})
+	if err == nil && described.CertificateDescription == nil {
+		err = ErrIncomplete
+	}
 	if err != nil {
 		return c, err
 	}
@@ -258,6 +265,9 @@ func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
 		claim, known := r.claims.Load(name)
 		if !known {
 			policy, err := r.Client.GetPolicy(ctx, &iot.GetPolicyInput{PolicyName: &name})
+			if err == nil && policy.PolicyDocument == nil {
+				err = ErrIncomplete
+			}
 			if err != nil {
 				return "", err
 			}

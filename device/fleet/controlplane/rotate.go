@@ -75,6 +75,9 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 			r.report(Device{Target: t, Kept: "there is no such thing"})
 			return Counts{Gone: 1}, nil
 		}
+		if err == nil && described.ThingArn == nil {
+			err = ErrIncomplete
+		}
 		if err != nil {
 			return Counts{}, err
 		}
@@ -134,6 +137,9 @@ func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
 			if ctx.Err() != nil {
 				return errors.Join(context.Cause(ctx), r.results(context.WithoutCancel(ctx), done))
 			}
+			if err == nil && out.Job == nil {
+				err = ErrIncomplete
+			}
 			if isNotFound(err) || err == nil && out.Job.Status != types.JobStatusInProgress && out.Job.Status != types.JobStatusScheduled {
 				break // also of one that was deleted: it stays in the journal
 			}
@@ -175,7 +181,7 @@ func (r *Run) results(ctx context.Context, done *Rotation) error {
 			case isNotFound(err): // as that of a thing that was deleted
 			case err != nil:
 				return fmt.Errorf("describing the execution of job %s by %s: %w", id, u.ThingName, err)
-			case described.Execution.StatusDetails != nil:
+			case described.Execution != nil && described.Execution.StatusDetails != nil:
 				u.Reason = described.Execution.StatusDetails.DetailsMap["reason"]
 			}
 			done.Unsuccessful = append(done.Unsuccessful, u)

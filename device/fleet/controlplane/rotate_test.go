@@ -166,6 +166,62 @@ func TestRotateWaitsForNoJobThatWasDeleted(t *testing.T) {
 	}
 }
 
+// TestResponseWithoutItsContentIsAnError has a proxy answer in the place of AWS IoT, without a body.
+func TestResponseWithoutItsContentIsAnError(t *testing.T) {
+	t.Parallel()
+	core := startEmulator(t)
+	claim := controlplane.Target{CertificateID: core.Claim().CertificateID}
+	things := lamps(t, core, 1)[:1]
+	whole, _ := newRun(core, true)
+	done, err := whole.Rotate(t.Context(), things, "whole")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		path string // what the paths of the requests begin with
+		do   func(*controlplane.Run) error
+	}{
+		{"/certificates/", func(r *controlplane.Run) error {
+			_, err := r.Revoke(t.Context(), []controlplane.Target{claim}, types.CertificateStatusRevoked)
+			return err
+		}},
+		{"/policies/", func(r *controlplane.Run) error {
+			_, err := r.Revoke(t.Context(), []controlplane.Target{claim}, types.CertificateStatusRevoked)
+			return err
+		}},
+		{"/things/", func(r *controlplane.Run) error {
+			_, err := r.Rotate(t.Context(), things, "night")
+			return err
+		}},
+		{"/jobs/", func(r *controlplane.Run) error { return r.AwaitJobs(t.Context(), &done) }},
+	} {
+		run, _ := newRun(core, true)
+		run.Client = iot.New(run.Client.Options(), func(o *iot.Options) { o.HTTPClient = emptyClient{awshttp.NewBuildableClient(), test.path} })
+		if err := test.do(run); !errors.Is(err, controlplane.ErrIncomplete) {
+			t.Errorf("no response for %s: error %v, want ErrIncomplete", test.path, err)
+		}
+	}
+	if ids := jobIDs(t, whole); len(ids) != 1 {
+		t.Errorf("jobs %v", ids)
+	}
+	if certificates, _ := statuses(core); certificates[claim.CertificateID] != registry.Active {
+		t.Errorf("the claim is %s", certificates[claim.CertificateID])
+	}
+}
+
+// emptyClient answers reads below a path without a body.
+type emptyClient struct {
+	*awshttp.BuildableClient
+	path string
+}
+
+func (c emptyClient) Do(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, c.path) {
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, nil
+	}
+	return c.BuildableClient.Do(r)
+}
+
 // TestRotateFindsTheThingOfACertificate also has a certificate of no thing.
 func TestRotateFindsTheThingOfACertificate(t *testing.T) {
 	t.Parallel()

@@ -290,6 +290,15 @@ func TestControlPlaneThatCannotBeUsedIsFoundAtOnce(t *testing.T) {
 	if code, out, errs := revoke("--endpoint-url", "http://127.0.0.1:1"); code != 4 || out != "" {
 		t.Errorf("without a server: exit %d\n%s%s", code, out, errs)
 	}
+	empty := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer empty.Close()
+	list := filepath.Join(t.TempDir(), "list.csv")
+	if err := os.WriteFile(list, []byte(strings.Repeat("0af1", 16)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := run("revoke", list, "--endpoint-url", empty.URL); code != 4 || !strings.Contains(out, "1 failed") {
+		t.Errorf("without content: exit %d\n%s%s", code, out, errs)
+	}
 	t.Setenv("AWS_MAX_ATTEMPTS", "1")
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "")
 	t.Setenv("AWS_CONFIG_FILE", "config")

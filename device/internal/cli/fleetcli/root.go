@@ -16,6 +16,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/fleet/controlplane"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 )
@@ -78,6 +79,9 @@ func explain(err error) cli.Explanation {
 // cloudCode returns the exit code of an error of the AWS SDK, by the response of AWS, and 0 for any
 // other error. No instance metadata means that there are no credentials, not that AWS has denied them.
 func cloudCode(err error) int {
+	if errors.Is(err, controlplane.ErrIncomplete) {
+		return cli.ExitTemporary
+	}
 	operation, ok := errors.AsType[*smithy.OperationError](err)
 	response, responded := errors.AsType[*smithyhttp.ResponseError](err)
 	switch {
