@@ -171,6 +171,12 @@ func Cost(checks []Check) string {
 			}
 		}
 	}
-	return fmt.Sprintf("%d checks, with about %d requests of the REST API, %d connections, %d messages, %d jobs and %d tunnels",
-		len(checks), requests, connections, messages, jobs, tunnels)
+	count := func(n int, noun string) string {
+		if n != 1 {
+			noun += "s"
+		}
+		return fmt.Sprintf("%d %s", n, noun)
+	}
+	return fmt.Sprintf("%s, with about %s of the REST API, %s, %s, %s and %s", count(len(checks), "check"), count(requests, "request"),
+		count(connections, "connection"), count(messages, "message"), count(jobs, "job"), count(tunnels, "tunnel"))
 }

@@ -182,7 +182,7 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 }
 
 func checkEmulator(ctx context.Context, console *cli.Console, o conformanceOptions) (report *conformance.Report, err error) {
-	err = console.Step("check the emulator", fmt.Sprintf("run %d checks on the emulator", len(o.Checks)), func() error {
+	err = console.Step("check the emulator", fmt.Sprintf("run checks on the emulator (%d)", len(o.Checks)), func() error {
 		server, err := localcore.Start(ctx, localcore.Config{ListenALPN: "127.0.0.1:0"})
 		if err != nil {
 			return err
@@ -223,7 +223,7 @@ func printComparison(console *cli.Console, o conformanceOptions, ours, theirs *c
 			}
 		}
 	}
-	fmt.Fprintf(&b, "%d checks in %.1f s: %d the same as documented, %d differ, %d recorded where nothing is documented, %d skipped, %d failed\n",
+	fmt.Fprintf(&b, "%d in total, in %.1f s: %d the same as documented, %d differ, %d recorded where nothing is documented, %d skipped, %d failed\n",
 		len(theirs.Results), theirs.Seconds, theirs.Count(conformance.Same), theirs.Count(conformance.Differs), theirs.Count(conformance.Recorded),
 		theirs.Count(conformance.Skipped), theirs.Count(conformance.Failed))
 	_, err := io.WriteString(console.Out, b.String())
