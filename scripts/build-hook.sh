@@ -47,7 +47,8 @@ fi
 # is empty, what go env -w has written counts. Lambda runs a function as another user
 # than its file's owner, and the CDK's archive keeps the file's mode.
 umask 022
+# AWS's SDK takes half the time and memory to compile without inlining, and is no slower.
 cd -- "$(dirname -- "$0")/../hook"
 exec env GOWORK=off GOFLAGS=-buildvcs=false GOEXPERIMENT= GOFIPS140=off \
 	CGO_ENABLED=0 GOOS=linux GOARCH="$goarch" GOARM64=v8.0 GOAMD64=v1 \
-	"$go" build -trimpath -tags lambda.norpc -ldflags '-s -w -buildid=' -o "$out" "${3:-.}"
+	"$go" build -trimpath -gcflags=github.com/aws/...=-l -tags lambda.norpc -ldflags '-s -w -buildid=' -o "$out" "${3:-.}"

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,11 +23,12 @@ func copyRepository(t *testing.T) (root string) {
 	return root
 }
 
-// inCopy runs a command in a folder, away from the workspace, and returns its output.
+// inCopy runs a command in a folder, away from the workspace, and returns its output. What make has
+// compiled is not compiled again.
 func inCopy(t *testing.T, dir string, env []string, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "GOWORK=off", "GOFLAGS=-trimpath", "CGO_ENABLED=0"), env...)
+	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "GOWORK=off", "GOFLAGS="+cmp.Or(os.Getenv("GOFLAGS"), "-trimpath"), "CGO_ENABLED=0"), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)

@@ -244,9 +244,9 @@ func TestFormatIsCheckedWithoutGit(t *testing.T) {
 func TestMakeLeavesOutWhatBreaksBuilds(t *testing.T) {
 	for _, flag := range []string{"-mod=mod", "-mod=vendor", "-modfile=other.mod"} {
 		command := exec.CommandContext(t.Context(), "make", "-s", "-C", filepath.Join("..", ".."), `--eval=show:;@echo "$$GOFLAGS $$DEVICE"`, "show")
-		command.Env = append(os.Environ(), "GOFLAGS="+flag+" -buildvcs=true -tags=x -trimpath", "DEVICE=/dev/ttyUSB0", "MAKEFLAGS=")
+		command.Env = append(os.Environ(), "GOFLAGS="+flag+" -buildvcs=true -tags=x -trimpath -gcflags=github.com/aws/...=-l", "DEVICE=/dev/ttyUSB0", "MAKEFLAGS=")
 		output, err := command.CombinedOutput()
-		if want := "-tags=x -trimpath -buildvcs=false ../iot_device\n"; err != nil || string(output) != want {
+		if want := "-tags=x -trimpath -buildvcs=false -gcflags=github.com/aws/...=-l ../iot_device\n"; err != nil || string(output) != want {
 			t.Errorf("%s: GOFLAGS and DEVICE %q %v, want %q", flag, output, err, want)
 		}
 	}

@@ -71,7 +71,7 @@ func makePrograms() error {
 func buildHook() error {
 	build := exec.Command("go", "build", "-o", filepath.Join(binDir, "hook"))
 	if raceEnabled {
-		build.Args = append(build.Args, "-race", "-gcflags=github.com/aws/aws-sdk-go-v2/...=-l") // as make has them
+		build.Args = append(build.Args, "-race")
 	}
 	return runIn(filepath.Join(deviceDir, "..", "hook"), build)
 }
