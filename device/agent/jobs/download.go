@@ -195,7 +195,7 @@ func (s *Service) client() *http.Client {
 	}
 	return &http.Client{Transport: transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if len(via) > 10 {
-			return errors.New("too many redirections")
+			return backoff.Permanent(errors.New("too many redirections"))
 		}
 		return allowedURL(r.URL)
 	}}

@@ -249,11 +249,14 @@ func TestDownloadThatIsNotAllowedFails(t *testing.T) {
 	elsewhere := t.TempDir()
 	redirect := httptest.NewServer(http.RedirectHandler("http://192.0.2.1/secret?token=secret", http.StatusFound))
 	t.Cleanup(redirect.Close)
+	circle := httptest.NewServer(http.RedirectHandler("/", http.StatusFound))
+	t.Cleanup(circle.Close)
 	missing := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(missing.Close)
 	for name, args := range map[string][]string{
 		"plain HTTP":         {"http://192.0.2.1/a", "a"},
 		"redirected to HTTP": {redirect.URL, "a"},
+		"redirected anew":    {circle.URL, "a"},
 		"FTP":                {"ftp://localhost/a", "a"},
 		"no URL":             {"https://[", "a"},
 		"not found":          {missing.URL, "a"},
