@@ -9,6 +9,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -76,12 +77,28 @@ func Main(p Program, args []string, streams term.Streams) int {
 	}
 
 	console, root := tree(p, args, streams)
+	help := &helpWriter{w: console.Out}
+	root.SetOut(help)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err != nil && !console.started {
+	if help.err != nil {
+		err = fmt.Errorf("writing the result: %w", help.err)
+	} else if err != nil && !console.started {
 		_ = console.open() // as far as the flags were read
 		err = &UsageError{Err: err, Command: cmd}
 	}
 	return console.finish(ctx, p, err)
+}
+
+// A helpWriter takes help, and keeps the first error, which cobra drops or takes for one of usage.
+type helpWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (h *helpWriter) Write(p []byte) (n int, err error) {
+	n, err = h.w.Write(p)
+	h.err = cmp.Or(h.err, err)
+	return n, err
 }
 
 // Tree returns the command tree of a program for its manual. Its commands do not run.
@@ -98,8 +115,6 @@ func tree(p Program, args []string, streams term.Streams) (*Console, *cobra.Comm
 		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 	}
 	root.SetArgs(args)
-	root.SetIn(c.In)
-	root.SetOut(c.Out)
 	root.SetErr(c.Err)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode/utf8"
 
@@ -64,3 +65,22 @@ func section(help, heading string) string {
 	body, _, _ := strings.Cut(rest, "\n\n")
 	return body
 }
+
+// TestHelpThatCannotBeWrittenIsAnError has standard output on a full disk.
+func TestHelpThatCannotBeWrittenIsAnError(t *testing.T) {
+	t.Parallel()
+	full := writerFunc(func([]byte) (int, error) { return 0, syscall.ENOSPC })
+	for name, program := range programs {
+		for _, args := range [][]string{nil, {"--help"}, {"help"}, {"help", "version"}, {"help", "exit-codes"}, {"--version"}, {"version"}, {"completion", "bash"}} {
+			var stderr strings.Builder
+			code := cli.Main(program(), args, term.New(strings.NewReader(""), full, &stderr, []string{"LANG=C"}))
+			if code != cli.ExitFailed || !strings.Contains(stderr.String(), syscall.ENOSPC.Error()) || strings.Contains(stderr.String(), "usage:") {
+				t.Errorf("%s %s: exit code %d\n%s", name, args, code, &stderr)
+			}
+		}
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
