@@ -45,11 +45,12 @@ func Lock(path string, readOnly bool) (Unlock, error) {
 		// A full disk must not keep a device from continuing.
 		_ = f.Truncate(0)
 		_, _ = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
-		return func(remove bool) error {
+		return func(remove bool) (err error) {
 			if remove {
-				return errors.Join(os.Remove(path), f.Close())
+				err = os.Remove(path)
 			}
-			return f.Close()
+			// A child between its fork and its exec has the file open, too, and with it the lock.
+			return errors.Join(err, syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
 		}, nil
 	}
 }
