@@ -29,3 +29,39 @@ func TestReplaceLeavesWhatIsNoFile(t *testing.T) {
 		t.Errorf("%v, %v", left, err)
 	}
 }
+
+// A child that is forked has the open file of a lock until its exec.
+func TestLockEndsAlthoughAChildHasItsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := osfile.Lock(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want syscall.Stat_t
+	if err := syscall.Stat(path, &want); err != nil {
+		t.Fatal(err)
+	}
+	child := -1
+	for fd := range 1024 { // the lock's own is not known
+		var got syscall.Stat_t
+		if syscall.Fstat(fd, &got) == nil && got.Dev == want.Dev && got.Ino == want.Ino {
+			if child, err = syscall.Dup(fd); err != nil {
+				t.Fatal(err)
+			}
+			defer syscall.Close(child)
+			break
+		}
+	}
+	if child < 0 {
+		t.Fatal("the file of the lock is not open")
+	}
+	if err := unlock(false); err != nil {
+		t.Fatal(err)
+	}
+	if unlock, err = osfile.Lock(path, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := unlock(true); err != nil {
+		t.Error(err)
+	}
+}
