@@ -49,6 +49,7 @@ func TestProgramOfTheEmbeddingPageBuildsAndRuns(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "go.sum"), string(sums), 0o644)
 	writeFile(t, filepath.Join(dir, "main.go"), block("go"), 0o644)
 	offline := []string{"GOFLAGS=-mod=mod -trimpath"}
+	inCopy(t, dir, offline, "go", "test", "-vet=all", ".") // go vet, with what it found in dependencies before
 	inCopy(t, dir, offline, "go", "build", "-o", "sensor", ".")
 	if unformatted := inCopy(t, dir, nil, "gofmt", "-l", "main.go"); unformatted != "" {
 		t.Errorf("gofmt would change the program of the page")
