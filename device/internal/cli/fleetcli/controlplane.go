@@ -284,6 +284,9 @@ func newRevokeCmd(console *cli.Console) *cobra.Command {
 	return cmd
 }
 
+// errNotRotated ends a wait whose time has passed.
+var errNotRotated = errors.New("devices have not rotated yet")
+
 // jobName leaves room for what makes the id of a job unique.
 var jobName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,51}$`)
 
@@ -301,7 +304,7 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 		return o.runSelected(ctx, args, console, "rotation "+name, func(run *controlplane.Run, targets []controlplane.Target) error {
 			done, err := run.Rotate(ctx, targets, name)
 			if err == nil && wait > 0 && o.apply {
-				ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("devices have not rotated within %s (--wait): %w", wait, context.DeadlineExceeded))
+				ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("after %s (--wait), %w", wait, errNotRotated))
 				defer cancel()
 				err = run.AwaitJobs(ctx, &done)
 			}

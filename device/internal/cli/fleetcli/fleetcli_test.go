@@ -237,7 +237,7 @@ func TestRotateHasThingsDoAJob(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 || !result.Applied || result.Things != 3 || len(result.Jobs) != 1 {
 		t.Errorf("exit %d, %v\n%s%s", code, err, out, errs)
 	}
-	if code, out, errs := rotate("--apply", "--wait", "10ms"); code != 4 || !strings.Contains(out, "3 QUEUED") || !strings.Contains(errs, "--wait") {
+	if code, out, errs := rotate("--apply", "--wait", "10ms"); code != 4 || !strings.Contains(out, "3 QUEUED") || !strings.Contains(errs, "10ms (--wait)") || strings.Contains(errs, "context") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 	for i := range 101 { // more than are listed

@@ -4,7 +4,6 @@
 package fleetcli
 
 import (
-	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -70,7 +69,7 @@ func explain(err error) cli.Explanation {
 	if code := cloudCode(err); code != 0 {
 		return cli.Explanation{Code: code, Hint: "run it again when the cause is fixed; with --resume completed devices are skipped"}
 	}
-	if errors.Is(err, context.DeadlineExceeded) { // of --wait: a request's is above
+	if errors.Is(err, errNotRotated) {
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "the jobs stay; run the same command again to wait for their results"}
 	}
 	return cli.Explanation{Code: cli.ExitFailed}
