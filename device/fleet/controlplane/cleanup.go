@@ -65,6 +65,9 @@ func (r *Run) madeBy(ctx context.Context, report *fleet.Report, t Target, c Cert
 		if isNotFound(err) {
 			return nil, "", nil
 		}
+		if err == nil && thing.ThingName == nil {
+			err = ErrIncomplete
+		}
 		if err != nil {
 			return nil, "", err
 		}
@@ -101,13 +104,12 @@ func (r *Run) CleanupType(ctx context.Context, thingType string) (Counts, error)
 // ThingsOfType returns the things of a thing type: all of them, since the next page's token need
 // not survive the removal of what the page before had.
 func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, error) {
-	names, err := list(ctx, iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType, MaxResults: aws.Int32(pageSize)}),
-		func(page *iot.ListThingsOutput) (names []string) {
-			for _, thing := range page.Things {
-				names = append(names, aws.ToString(thing.ThingName))
-			}
-			return names
-		})
+	things, err := list(ctx, iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType, MaxResults: aws.Int32(pageSize)}),
+		func(page *iot.ListThingsOutput) []types.ThingAttribute { return page.Things })
+	var names []string
+	for _, thing := range things {
+		names = append(names, aws.ToString(thing.ThingName))
+	}
 	return targets("type "+thingType, names, err)
 }
 

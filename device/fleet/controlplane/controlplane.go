@@ -208,21 +208,21 @@ func (r *Run) certificate(ctx context.Context, id string) (c Certificate, err er
 	}
 	d := described.CertificateDescription
 	c = Certificate{ID: id, Status: d.Status, Created: aws.ToTime(d.CreationDate), arn: aws.ToString(d.CertificateArn)}
-	if c.Policies, err = list(ctx, iot.NewListAttachedPoliciesPaginator(r.Client, &iot.ListAttachedPoliciesInput{Target: &c.arn}),
-		func(page *iot.ListAttachedPoliciesOutput) (names []string) {
-			for _, p := range page.Policies {
-				names = append(names, aws.ToString(p.PolicyName))
-			}
-			return names
-		}); err != nil {
+	policies, err := list(ctx, iot.NewListAttachedPoliciesPaginator(r.Client, &iot.ListAttachedPoliciesInput{Target: &c.arn}),
+		func(page *iot.ListAttachedPoliciesOutput) []types.Policy { return page.Policies })
+	if err != nil {
 		return c, err
+	}
+	for _, p := range policies {
+		c.Policies = append(c.Policies, aws.ToString(p.PolicyName))
 	}
 	c.Things, err = list(ctx, iot.NewListPrincipalThingsPaginator(r.Client, &iot.ListPrincipalThingsInput{Principal: &c.arn}),
 		func(page *iot.ListPrincipalThingsOutput) []string { return page.Things })
 	return c, err
 }
 
-// list returns what all pages of a paginator of the AWS SDK have.
+// list returns what all pages of a paginator of the AWS SDK have. AWS IoT writes a list that is empty,
+// too: without one a claim would be taken for a certificate that has no policy.
 func list[P, T any](ctx context.Context, pages interface {
 	HasMorePages() bool
 	NextPage(context.Context, ...func(*iot.Options)) (P, error)
@@ -232,7 +232,11 @@ func list[P, T any](ctx context.Context, pages interface {
 		if err != nil {
 			return all, err
 		}
-		all = append(all, of(page)...)
+		items := of(page)
+		if items == nil {
+			return all, ErrIncomplete
+		}
+		all = append(all, items...)
 	}
 	return all, nil
 }

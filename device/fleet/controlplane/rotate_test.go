@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/fleet/controlplane"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
@@ -207,6 +211,70 @@ func TestResponseWithoutItsContentIsAnError(t *testing.T) {
 	if certificates, _ := statuses(core); certificates[claim.CertificateID] != registry.Active {
 		t.Errorf("the claim is %s", certificates[claim.CertificateID])
 	}
+}
+
+// TestAnyResponseWithoutItsContentChangesNothing leaves the content of one response out, in turn, of
+// runs on devices that are to be kept: a claim, a certificate of two things, and a thing that has the
+// claim.
+func TestAnyResponseWithoutItsContentChangesNothing(t *testing.T) {
+	t.Parallel()
+	core := startEmulator(t)
+	made := enroll(t, core, "2974680000001", 2)
+	claim, shared := core.Claim().CertificateID, made.Devices[0].CertificateID
+	whole, _ := newRun(core, true)
+	for _, id := range []string{claim, shared} {
+		if _, err := whole.Client.AttachThingPrincipal(t.Context(), &iot.AttachThingPrincipalInput{
+			ThingName: &made.Devices[1].ThingName, Principal: aws.String("arn:aws:iot:us-east-1:123456789012:cert/" + id),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	certificates, things := statuses(core)
+	for name, do := range map[string]func(*controlplane.Run) (controlplane.Counts, error){
+		"revoke": func(r *controlplane.Run) (controlplane.Counts, error) {
+			return r.Revoke(t.Context(), []controlplane.Target{{CertificateID: claim}, {CertificateID: shared}}, types.CertificateStatusRevoked)
+		},
+		"cleanup": func(r *controlplane.Run) (controlplane.Counts, error) {
+			return r.CleanupReport(t.Context(), &fleet.Report{Started: made.Started, ElapsedSeconds: made.ElapsedSeconds, Devices: made.Devices[:1]})
+		},
+		"cleanup of a type": func(r *controlplane.Run) (controlplane.Counts, error) { return r.CleanupType(t.Context(), "fleety") },
+	} {
+		for _, body := range []string{"", "{}"} {
+			for n := 1; ; n++ {
+				client := &emptyNthClient{BuildableClient: awshttp.NewBuildableClient(), body: body}
+				client.left.Store(int32(n))
+				run, _ := newRun(core, true)
+				run.Client = iot.New(run.Client.Options(), func(o *iot.Options) { o.HTTPClient = client })
+				counts, err := do(run)
+				if client.left.Load() > 0 { // there were fewer
+					if err != nil || counts.Certificates+counts.Things > 0 {
+						t.Errorf("%s: %+v, %v", name, counts, err)
+					}
+					break
+				}
+				if !errors.Is(err, controlplane.ErrIncomplete) {
+					t.Errorf("%s, response %d is %q: %+v, error %v, want ErrIncomplete", name, n, body, counts, err)
+				}
+			}
+			if c, left := statuses(core); !maps.Equal(c, certificates) || !slices.Equal(left, things) {
+				t.Fatalf("%s with responses %q changed certificates to %v, things to %v", name, body, c, left)
+			}
+		}
+	}
+}
+
+// emptyNthClient answers one of the requests that change nothing with another body.
+type emptyNthClient struct {
+	*awshttp.BuildableClient
+	body string
+	left atomic.Int32 // until that one
+}
+
+func (c *emptyNthClient) Do(r *http.Request) (*http.Response, error) {
+	if (r.Method == http.MethodGet || strings.HasPrefix(r.URL.Path, "/attached-policies/")) && c.left.Add(-1) == 0 {
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(c.body))}, nil
+	}
+	return c.BuildableClient.Do(r)
 }
 
 // emptyClient answers reads below a path without a body.
