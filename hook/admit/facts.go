@@ -92,15 +92,16 @@ const Lease = time.Minute
 // the certificate that holds it keeps it while it is active or was revoked, and for [Lease] while
 // it may still become active. So a registration that failed uses up no serial number.
 type Mark struct {
-	Listed bool      // whether the registry has the serial number
-	HeldBy string    // the certificate that it was admitted with last; empty if none was
-	Since  time.Time // when that was
-	Holder Status    // the present state of HeldBy
+	Listed bool   // whether the registry has the serial number
+	HeldBy string // the certificate that it was admitted with last; empty if none was
+	Since  string // when that was, as the registry has it: in RFC 3339, or in any form that a person wrote
+	Holder Status // the present state of HeldBy
 }
 
 // evaluate decides whether a certificate may take the mark. The holder may, unless it was revoked:
 // a device whose answer was lost asks again.
 func (m *Mark) evaluate(certificate string, listedOnly bool, now time.Time) Verdict {
+	since, _ := time.Parse(time.RFC3339, m.Since) // of another form it is long ago, and no lease
 	switch {
 	case listedOnly && !m.Listed:
 		return denied(SerialUnlisted)
@@ -110,7 +111,7 @@ func (m *Mark) evaluate(certificate string, listedOnly bool, now time.Time) Verd
 	case m.HeldBy == certificate:
 	case m.Holder == Active:
 		return Verdict{Reason: SerialUsed, HeldBy: m.HeldBy}
-	case (m.Holder == PendingActivation || m.Holder == Deleted) && now.Sub(m.Since) < Lease:
+	case (m.Holder == PendingActivation || m.Holder == Deleted) && now.Sub(since).Abs() < Lease:
 		return Verdict{Reason: SerialPending, HeldBy: m.HeldBy}
 	}
 	return Verdict{Admitted: true, Reason: Admitted}

@@ -103,7 +103,8 @@ func TestRotationNeedsTheThingsOwnActiveCertificate(t *testing.T) {
 }
 
 func TestMarkIsALease(t *testing.T) {
-	justNow, before := now.Add(-admit.Lease+time.Second), now.Add(-admit.Lease)
+	at := func(after time.Duration) string { return now.Add(after).Format(time.RFC3339Nano) }
+	justNow, before := at(-admit.Lease+time.Second), at(-admit.Lease)
 	unlisted := admit.Verdict{Reason: admit.SerialUnlisted}
 	for name, test := range map[string]struct {
 		mark         admit.Mark
@@ -122,6 +123,11 @@ func TestMarkIsALease(t *testing.T) {
 		"another's, deactivated":      {admit.Mark{true, "old", justNow, inactive}, admitted, admitted},
 		"another's, deleted":          {admit.Mark{true, "old", before, gone}, admitted, admitted},
 		"another's, not shown yet":    {admit.Mark{true, "old", justNow, gone}, held(admit.SerialPending, "old"), held(admit.SerialPending, "old")},
+		"another's, by its clock":     {admit.Mark{true, "old", at(time.Second), gone}, held(admit.SerialPending, "old"), held(admit.SerialPending, "old")},
+		"another's, in years":         {admit.Mark{true, "old", at(1e4 * time.Hour), gone}, admitted, admitted},
+		"another's, in a far zone":    {admit.Mark{true, "old", now.In(time.FixedZone("", 3600)).Format(time.RFC3339), pending}, held(admit.SerialPending, "old"), held(admit.SerialPending, "old")},
+		"another's, some day":         {admit.Mark{true, "old", "some day", pending}, admitted, admitted},
+		"another's, without a time":   {admit.Mark{true, "old", "", gone}, admitted, admitted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := evaluate(admit.Rules{}, admit.Facts{Mark: &test.mark}); got != test.once {

@@ -54,9 +54,7 @@ func (t *Table) Mark(ctx context.Context, serialNumber string) (admit.Mark, erro
 		m.HeldBy = by.Value
 	}
 	if at, ok := answer.Item[usedAt].(*types.AttributeValueMemberS); ok {
-		if m.Since, err = time.Parse(time.RFC3339Nano, at.Value); err != nil {
-			return admit.Mark{}, fmt.Errorf("reading serial number %s from table %s: %w", serialNumber, t.name, err)
-		}
+		m.Since = at.Value
 	}
 	return m, nil
 }
@@ -71,8 +69,11 @@ func (t *Table) Take(ctx context.Context, serialNumber, certificateID string, re
 	}
 	if read.HeldBy != "" {
 		condition = usedBy + " = :holder AND " + usedAt + " = :since"
-		values[":holder"] = text(read.HeldBy)
-		values[":since"] = text(read.Since.UTC().Format(time.RFC3339Nano))
+		values[":holder"], values[":since"] = text(read.HeldBy), text(read.Since)
+		if read.Since == "" { // a person wrote the certificate alone, or a time that is no text
+			condition = usedBy + " = :holder AND NOT " + usedAt + " > :since"
+			values[":since"] = text("0") // what the hook writes is more
+		}
 	}
 	condition = usedBy + " = :certificate OR (" + condition + ")"
 	if read.Listed {

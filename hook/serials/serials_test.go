@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/hook/admit"
@@ -66,17 +68,59 @@ func TestTakeMarksWhatIsStillAsItWasRead(t *testing.T) {
 			take(t, table, "2974685", "b", free, began, false)                 // a was faster
 			take(t, table, "2974685", "a", free, began.Add(time.Second), true) // asks again
 			held := mark(t, table, "2974685")
-			if want := (admit.Mark{Listed: true, HeldBy: "a", Since: began.Add(time.Second)}); held != want {
+			if want := (admit.Mark{Listed: true, HeldBy: "a", Since: began.Add(time.Second).Format(time.RFC3339Nano)}); held != want {
 				t.Errorf("%+v, want %+v: an attempt renews the lease", held, want)
 			}
 			stale := held
-			stale.Since = began
+			stale.Since = began.Format(time.RFC3339Nano)
 			take(t, table, "2974685", "b", stale, began, false) // a renewed it meanwhile
 			take(t, table, "2974685", "b", held, began, true)
 			if got := mark(t, table, "2974685"); got.HeldBy != "b" {
 				t.Errorf("%+v, want held by b", got)
 			}
 		})
+	}
+}
+
+// TestTakeOfAnEntryThatAPersonWrote has the attributes in other forms than the hook writes, as of a
+// table that was filled from another registry. What marks no certificate is left alone.
+func TestTakeOfAnEntryThatAPersonWrote(t *testing.T) {
+	t.Parallel()
+	table, c := table(t)
+	s := func(v string) types.AttributeValue { return &types.AttributeValueMemberS{Value: v} }
+	for name, test := range map[string]struct {
+		usedBy, usedAt types.AttributeValue
+		want           bool
+	}{
+		"without a time": {s("old"), nil, true},
+		"another zone":   {s("old"), s("2026-11-26T13:00:00.120+01:00"), true},
+		"of Python":      {s("old"), s("2026-11-26T12:00:00.000001+00:00"), true},
+		"a day":          {s("old"), s("2026-11-26"), true},
+		"an empty time":  {s("old"), s(""), true},
+		"seconds":        {s("old"), &types.AttributeValueMemberN{Value: "1795694400"}, true},
+		"null":           {s("old"), &types.AttributeValueMemberNULL{Value: true}, true},
+		"a time alone":   {nil, s("2026-11-26"), true},
+		"a flag":         {&types.AttributeValueMemberBOOL{Value: true}, nil, false},
+		"a number":       {&types.AttributeValueMemberN{Value: "1"}, s("2026-11-26"), false},
+		"several":        {&types.AttributeValueMemberSS{Value: []string{"a", "b"}}, nil, false},
+		"nobody":         {s(""), nil, false},
+	} {
+		item := map[string]types.AttributeValue{serials.Key: s("297468")}
+		for attribute, value := range map[string]types.AttributeValue{"usedBy": test.usedBy, "usedAt": test.usedAt} {
+			if value != nil {
+				item[attribute] = value
+			}
+		}
+		if _, err := dynamodb.NewFromConfig(c).PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(dynamotest.Table), Item: item}); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		read := mark(t, table, "297468")
+		for i, want := range []bool{test.want, false} { // the second comes too late
+			if taken, err := table.Take(t.Context(), "297468", fmt.Sprint("new", i), read, began); taken != want || err != nil {
+				t.Errorf("%s: taken %t, %v, want %t", name, taken, err, want)
+			}
+		}
 	}
 }
 
