@@ -87,7 +87,7 @@ func (r *Registry) Describe(ctx context.Context, certificateID string) (d types.
 	switch {
 	case IsNotFound(err):
 		return d, nil
-	case err == nil && answer.CertificateDescription == nil:
+	case err == nil && (answer.CertificateDescription == nil || answer.CertificateDescription.Status == ""): // which is that of a deleted one
 		err = errors.New("the answer describes no certificate")
 	}
 	if err != nil {

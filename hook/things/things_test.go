@@ -120,6 +120,7 @@ func TestCertificatesFailsWhenALookupFails(t *testing.T) {
 		"describing forbidden":   {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "error AccessDeniedException"}, "thing fleety_2974685: describing certificate a"},
 		"throttled":              {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "error ThrottlingException"}, "describing certificate a"},
 		"no description":         {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "{}"}, "describes no certificate"},
+		"no status":              {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": `{"certificateDescription":{"certificateId":"a"}}`}, "describes no certificate"},
 		"second page not served": {map[string]string{list: principals(`"2"`, certARN+"a"), list + "?nextToken=2": "error InternalFailureException", "/certificates/a": described("INACTIVE")}, "listing the certificates"},
 	}
 	for name, test := range tests {

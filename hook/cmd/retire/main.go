@@ -130,6 +130,9 @@ func (r retirer) certificates(ctx context.Context, thing string) ([]certificate,
 		c := &all[i]
 		c.id, c.arn = things.CertificateID(arn), arn
 		d, err := r.things.Describe(ctx, c.id)
+		if err == nil && d.Status != "" && (d.CreationDate == nil || d.LastModifiedDate == nil) { // by which certificates are retired
+			err = fmt.Errorf("the description of certificate %s lacks its dates", c.id)
+		}
 		of, ofErr := r.things.Things(ctx, arn)
 		if err = cmp.Or(err, ofErr); err != nil {
 			return nil, err

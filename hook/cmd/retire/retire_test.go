@@ -27,6 +27,7 @@ type account struct {
 	attached []string
 	changes  []string
 	broken   string // an error code for every change
+	lacking  string // the member of each description that is left out
 	lookups  []string
 	detached []string // by DetachThingPrincipal, which takes seconds: attached until a deletion was rejected
 }
@@ -50,9 +51,9 @@ func (a *account) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"things": []string{thing}})
 	case r.Method == http.MethodGet && known:
 		created := time.Date(2026, time.November, 1, int(id[0]-'a'), 0, 0, 0, time.UTC).Unix()
-		_ = json.NewEncoder(w).Encode(map[string]any{"certificateDescription": map[string]any{
-			"certificateId": id, "status": status, "creationDate": created, "lastModifiedDate": created,
-		}})
+		description := map[string]any{"certificateId": id, "status": status, "creationDate": created, "lastModifiedDate": created}
+		delete(description, a.lacking)
+		_ = json.NewEncoder(w).Encode(map[string]any{"certificateDescription": description})
 	case r.Method == http.MethodGet:
 		fail("ResourceNotFoundException")
 	case a.broken != "":
@@ -169,6 +170,19 @@ func TestFailureIsAnErrorSoThatLambdaTriesAgain(t *testing.T) {
 	a.broken = ""
 	if err := retirerOf(t, a, 2).retire(t.Context(), birth{newID, thing}); err != nil || a.statuses[oldID] != "INACTIVE" {
 		t.Errorf("error %v, statuses %v", err, a.statuses)
+	}
+}
+
+// A date that is missing is not that of an old certificate.
+func TestDescriptionWithoutItsContentRetiresNothing(t *testing.T) {
+	for _, lacking := range []string{"status", "creationDate", "lastModifiedDate"} {
+		for _, status := range []string{"ACTIVE", "INACTIVE"} {
+			a := rotated()
+			a.lacking, a.statuses[oldID] = lacking, status
+			if err := retirerOf(t, a, 30).retire(t.Context(), birth{newID, thing}); err == nil || len(a.changes) != 0 {
+				t.Errorf("without %s of one that is %s: error %v, changes %q", lacking, status, err, a.changes)
+			}
+		}
 	}
 }
 
