@@ -23,9 +23,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := newCommand(openTable).ExecuteContext(ctx); err != nil {
+	if err := newCommand(openTable).Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "serials: error:", err)
 		os.Exit(1)
 	}
@@ -69,12 +67,18 @@ interrupted load again.`,
 			if err != nil {
 				return err
 			}
-			t, err := open(cmd.Context(), table)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM) // not while a terminal is read
+			defer stop()
+			t, err := open(ctx, table)
 			if err != nil {
 				return err
 			}
-			added, err := addAll(cmd.Context(), t, numbers)
-			return cmp.Or(err, report(cmd, fmt.Sprintf("added %d of %d serial numbers", added, len(numbers))))
+			added, err := addAll(ctx, t, numbers)
+			done := fmt.Sprintf("added %d of %d serial numbers", added, len(numbers))
+			if err != nil {
+				return fmt.Errorf("%s, run it again for the others: %w", done, err)
+			}
+			return report(cmd, done)
 		},
 	}
 	load.Flags().StringVar(&rules.SerialPrefix, "prefix", "", "what serial numbers begin with, if the stack was deployed with another `PREFIX`")
@@ -153,5 +157,5 @@ func addAll(ctx context.Context, t *serials.Table, numbers []string) (int, error
 		})
 	}
 	err := group.Wait()
-	return int(added.Load()), cmp.Or(err, ctx.Err())
+	return int(added.Load()), cmp.Or(context.Cause(ctx), err)
 }

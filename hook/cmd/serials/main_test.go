@@ -2,16 +2,23 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/hook/internal/dynamotest"
 	"example.com/fleety/hook/serials"
@@ -44,7 +51,7 @@ func TestLoadAddsAFile(t *testing.T) {
 		}
 	}
 	want := map[string]map[string]string{"2974681": {"serialNumber": "2974681"}, "2974682": {"serialNumber": "2974682"}}
-	if diff := cmp.Diff(want, dynamotest.Items(t, under)); diff != "" {
+	if diff := gocmp.Diff(want, dynamotest.Items(t, under)); diff != "" {
 		t.Errorf("items differ (-want +got):\n%s", diff)
 	}
 }
@@ -127,5 +134,70 @@ func TestLoadStopsWhenInterrupted(t *testing.T) {
 	added, err := addAll(ctx, serials.New(under, dynamotest.Table), []string{"2974681"})
 	if added != 0 || err == nil {
 		t.Errorf("added %d, error %v", added, err)
+	}
+}
+
+// TestMain is also the program, for tests that send it a signal.
+func TestMain(m *testing.M) {
+	if os.Getenv("SERIALS_MAIN") != "" {
+		main()
+		return
+	}
+	m.Run()
+}
+
+// start starts the program with a DynamoDB.
+func start(t *testing.T, endpoint string, args ...string) (program *exec.Cmd, stdin io.Writer, errs *bytes.Buffer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	program, errs = exec.CommandContext(ctx, os.Args[0], args...), new(bytes.Buffer)
+	program.Env = append(os.Environ(), "SERIALS_MAIN=1", "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b", "AWS_ENDPOINT_URL="+endpoint)
+	program.Stderr = errs
+	stdin, err := program.StdinPipe()
+	if err = cmp.Or(err, program.Start()); err != nil {
+		t.Fatal(err)
+	}
+	return program, stdin, errs
+}
+
+// Ctrl-C also ends a load that waits for what is typed.
+func TestInterruptEndsLoadThatReadsATerminal(t *testing.T) {
+	program, stdin, _ := start(t, "http://127.0.0.1:1", "load", "--table", "T", "-")
+	if _, err := io.WriteString(stdin, strings.Repeat("\n", 1<<20)); err != nil { // more than the system keeps: it is read
+		t.Fatal(err)
+	}
+	interrupted := program.Process.Signal(os.Interrupt)
+	if err := program.Wait(); interrupted != nil || program.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT {
+		t.Errorf("%v, %v", interrupted, err)
+	}
+}
+
+// Who interrupts a load learns how far it came.
+func TestInterruptedLoadSaysWhatItAdded(t *testing.T) {
+	var requests atomic.Int32
+	asked := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) <= 3 {
+			_, _ = io.WriteString(w, "{}")
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case asked <- struct{}{}:
+			<-r.Context().Done()
+		case <-r.Context().Done():
+		}
+	}))
+	defer server.Close()
+	list := filepath.Join(t.TempDir(), "list.csv")
+	if err := os.WriteFile(list, []byte("2974681\n2974682\n2974683\n2974684\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program, _, errs := start(t, server.URL, "load", "--table", "T", list)
+	<-asked
+	interrupted := program.Process.Signal(os.Interrupt)
+	if err := program.Wait(); interrupted != nil || err == nil || !strings.Contains(errs.String(), " of 4 serial numbers, run it again") {
+		t.Errorf("%v, %v: %s", interrupted, err, errs)
 	}
 }
