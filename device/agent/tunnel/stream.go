@@ -33,7 +33,6 @@ type tunnel struct {
 	writing  sync.Mutex
 	running  *sync.WaitGroup    // of connections
 	streams  map[string]*stream // by service id, as in the messages: empty in version 1
-	ponged   atomic.Bool        // AWS IoT does not promise a pong: it counts once there was one
 
 	mu sync.Mutex // of the connections of streams
 }
@@ -61,25 +60,19 @@ func (t *tunnel) use(ctx, life context.Context) error {
 	defer t.ws.Close()
 	defer t.endStreams("")
 	t.running.Go(func() {
-		interval := t.service.config.PingInterval
-		for tick := time.Tick(interval); ; {
+		for tick := time.Tick(t.service.config.PingInterval); ; {
 			select {
 			case <-tick:
-				_ = t.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(interval)) // the reader notices
+				// A deadline would end the connection where the source reads nothing for as long.
+				_ = t.ws.WriteControl(websocket.PingMessage, nil, time.Time{}) // the reader notices
 			case <-pinging.Done():
 				return
 			}
 		}
 	})
-	t.ws.SetPongHandler(func(string) error {
-		t.ponged.Store(true)
-		t.extend()
-		return nil
-	})
 	var buffer []byte // not more than a message in the tunnel and a chunk, however long the frames are
 	chunk := make([]byte, readSize)
 	for {
-		t.extend()
 		kind, reader, err := t.ws.NextReader()
 		if err == nil && kind != websocket.BinaryMessage {
 			err = errors.New("AWS IoT sent text, which is not part of the protocol")
@@ -104,14 +97,6 @@ func (t *tunnel) use(ctx, life context.Context) error {
 	}
 }
 
-// extend notes a sign of life of the network: the connection ends after three intervals without
-// one. On a slow link a pong waits behind what was sent before, so that what is sent counts, too.
-func (t *tunnel) extend() {
-	if t.ponged.Load() {
-		_ = t.ws.SetReadDeadline(time.Now().Add(3 * t.service.config.PingInterval)) // it cannot fail
-	}
-}
-
 // send sends a message of the stream or connection that of is of. After an error the reader ends.
 func (t *tunnel) send(of awsiot.TunnelMessage, kind awsiot.TunnelMessageType, payload []byte) {
 	m := awsiot.TunnelMessage{Type: kind, StreamID: of.StreamID, ServiceID: of.ServiceID, ConnectionID: of.ConnectionID, Payload: payload}
@@ -120,7 +105,6 @@ func (t *tunnel) send(of awsiot.TunnelMessage, kind awsiot.TunnelMessageType, pa
 	if t.ws.WriteMessage(websocket.BinaryMessage, awsiot.AppendTunnelMessage(nil, m)) != nil {
 		t.ws.Close()
 	}
-	t.extend()
 }
 
 // receive handles a message, unless its stream or connection is no longer active.

@@ -46,7 +46,8 @@ type Config struct {
 	Port     int
 	Session  session.Options // has the roots, the proxy and the dialer to use
 	// PingInterval is how often the connection is tested; it is given up after three intervals in
-	// which nothing was received or sent. 0 means 30 seconds.
+	// which nothing was received, unless what was sent still waits for the source, or for a slow
+	// link, that Linux sees to be there. 0 means 30 seconds.
 	PingInterval time.Duration
 	Log          *slog.Logger // nil discards
 }
@@ -223,6 +224,14 @@ func (s *Service) connect(ctx context.Context, n *notified, header http.Header) 
 			o.Endpoint += ".cn"
 		}
 	}
+	conn, dial := &link{}, o.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	o.DialContext = func(ctx context.Context, network, address string) (_ net.Conn, err error) {
+		conn.Conn, err = dial(ctx, network, address)
+		return conn, err
+	}
 	dialer := websocket.Dialer{
 		Subprotocols:     []string{awsiot.TunnelV3, awsiot.TunnelV2, awsiot.TunnelV1},
 		HandshakeTimeout: dialTimeout,
@@ -239,6 +248,10 @@ func (s *Service) connect(ctx context.Context, n *notified, header http.Header) 
 		ws.Close()
 		return nil, channel, backoff.Permanent(fmt.Errorf("connecting to the tunnel: %s chose no protocol of secure tunneling", o.Endpoint))
 	case err == nil:
+		ws.SetPongHandler(func(string) error { // AWS IoT does not promise a pong: silence counts once there was one
+			conn.patience = 3 * s.config.PingInterval
+			return nil
+		})
 		return ws, channel, nil
 	}
 	body, _ := io.ReadAll(r.Body) // of 1 KB at most; it is in memory
