@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -65,7 +66,13 @@ func (s *Service) download(ctx context.Context, c Settings, st *step) error {
 		name = filepath.Join(name, path.Base(from.Path))
 	}
 	partial := name + ".partial"
-	attempt := func() (struct{}, error) { return struct{}{}, s.fetch(ctx, root, partial, from, want) }
+	defer func() { // of what no later attempt continues
+		if info, err := root.Lstat(partial); err == nil && info.Mode().IsRegular() && (len(want) == 0 || info.Size() == 0) {
+			_ = root.Remove(partial)
+		}
+	}()
+	var wrong []byte
+	attempt := func() (struct{}, error) { return struct{}{}, s.fetch(ctx, root, partial, from, want, &wrong) }
 	var last error
 	report := func(err error, next time.Duration) {
 		last = err
@@ -113,9 +120,10 @@ func (c Settings) checkSignature(digest []byte, signature string) error {
 	return nil
 }
 
-// fetch appends to the partial file what it lacks, and verifies it. Its error does not have the URL,
-// which may have credentials, and is permanent where another attempt would not help.
-func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) error {
+// fetch appends to the partial file what it lacks, and verifies it; wrong is the SHA-256 of the last
+// file that was another. Its error does not have the URL, which may have credentials, and is
+// permanent where another attempt would not help.
+func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte, wrong *[]byte) error {
 	f, err := root.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return backoff.Permanent(err)
@@ -127,7 +135,7 @@ func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from
 			return backoff.Permanent(err)
 		}
 	}
-	resumed := size > 0
+	resumed, whole := size > 0, false
 	if !resumed || string(sum.Sum(nil)) != string(want) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
@@ -169,12 +177,15 @@ func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from
 		} else if !errors.Is(err, io.EOF) {
 			return err
 		}
+		// Otherwise the end of the connection is that of the file, also where it was cut short.
+		whole = answer.ContentLength >= 0 || answer.TransferEncoding != nil || answer.ProtoMajor > 1
 	}
 	if got := sum.Sum(nil); len(want) > 0 && string(got) != string(want) {
 		err := errors.Join(fmt.Errorf("the SHA-256 of the file is %x", got), f.Truncate(0))
-		if !resumed {
+		if !resumed && (whole || bytes.Equal(got, *wrong)) {
 			err = backoff.Permanent(err)
 		}
+		*wrong = got
 		return err
 	}
 	if err := f.Sync(); err != nil {

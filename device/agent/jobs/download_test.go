@@ -161,6 +161,47 @@ func TestDownloadThatStallsIsResumed(t *testing.T) {
 	}
 }
 
+// Where the end of the connection is that of the file, one that was cut short is requested again,
+// but not one that is another.
+func TestDownloadWithoutLengthIsRepeated(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		sizes []int // of the answers
+		want  awsiot.JobExecutionStatus
+	}{
+		"cut short":              {[]int{100, 200, 100000}, awsiot.JobSucceeded},
+		"another file":           {[]int{100, 100}, awsiot.JobFailed},
+		"cut short, and another": {[]int{100, 200, 200}, awsiot.JobFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, files, _ := newDownloadBench(t)
+			var requests atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				conn, buffered, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				n := min(int(requests.Add(1)), len(test.sizes))
+				_, _ = fmt.Fprintf(buffered, "HTTP/1.0 200 OK\r\n\r\n%s", files.content[:test.sizes[n-1]])
+				_ = buffered.Flush()
+			}))
+			t.Cleanup(server.Close)
+			b.create("j", runHandler(DownloadFile, server.URL, "a", digest(files.content)))
+			b.powerOn()
+			b.await("j", test.want)
+			if test.want == awsiot.JobSucceeded {
+				b.check("a", files.content)
+			}
+			if n := int(requests.Load()); n != len(test.sizes) {
+				t.Errorf("%d requests, want %d", n, len(test.sizes))
+			}
+		})
+	}
+}
+
 // The proxy of the connection is that of downloads, but for those from this machine.
 func TestDownloadGoesThroughTheProxy(t *testing.T) {
 	t.Parallel()
@@ -282,8 +323,8 @@ func TestDownloadThatIsNotAllowedFails(t *testing.T) {
 			if strings.Contains(e.StatusDetails["reason"], "secret") {
 				t.Error("the reason has the URL:", e.StatusDetails)
 			}
-			if _, err := os.Stat(filepath.Join(b.config.Downloads, "a")); err == nil {
-				t.Error("the file is there")
+			if found, _ := filepath.Glob(filepath.Join(b.config.Downloads, "a*")); len(found) > 0 {
+				t.Error("the folder of downloads has", found)
 			}
 			if found, _ := os.ReadDir(elsewhere); len(found) > 0 {
 				t.Error("the folder elsewhere has", found)
