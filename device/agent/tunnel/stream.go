@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,10 +19,9 @@ import (
 )
 
 const (
-	queued       = 2 // messages of one connection that wait for its service: of a stuck one, little stays in memory
 	readSize     = 32 << 10
 	localTimeout = 10 * time.Second // to connect to a service, and for its end
-	stallTimeout = time.Minute      // of a service that reads nothing: all streams wait for it
+	stallTimeout = 2 * time.Minute  // of a service that reads nothing: all streams wait for it. A line of 9600 baud is seen to read every 70 seconds
 )
 
 // A tunnel is one connection to a tunnel.
@@ -37,6 +37,27 @@ type tunnel struct {
 	mu sync.Mutex // of the connections of streams
 }
 
+// A link is the network connection of a tunnel, under TLS.
+type link struct {
+	net.Conn
+	patience time.Duration // with silence; 0 is endless. It belongs to who reads
+}
+
+// Read fails when nothing came for too long. It waits on while the network is there and takes no
+// more: the pong waits behind what was sent before where the source reads nothing, which closes the
+// window of TCP, and on a slow link.
+func (l *link) Read(p []byte) (int, error) {
+	for {
+		if l.patience > 0 {
+			_ = l.SetReadDeadline(time.Now().Add(l.patience)) // it cannot fail
+		}
+		n, err := l.Conn.Read(p)
+		if n > 0 || l.patience == 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !backlogged(l.Conn) {
+			return n, err
+		}
+	}
+}
+
 // A stream is the active stream of a service.
 type stream struct {
 	id          int32
@@ -46,9 +67,8 @@ type stream struct {
 
 // A connection is one to a service of the device.
 type connection struct {
-	in    chan []byte   // closed by the reader of the tunnel when the source has ended it
-	gone  chan struct{} // closed when the service has ended it
-	ended atomic.Bool   // by the source
+	*io.PipeWriter             // closed when the source has ended it; the other end, when the service has
+	ended          atomic.Bool // by the source
 }
 
 // use receives messages until the WebSocket connection or life ends, and ends the streams then.
@@ -144,11 +164,7 @@ func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
 		t.connect(ctx, s, m)
 	case c == nil:
 	case m.Type == awsiot.TunnelData:
-		select {
-		case c.in <- m.Payload:
-		case <-c.gone:
-		case <-ctx.Done():
-		}
+		_, _ = c.Write(m.Payload) // it fails once the service has ended it
 	default: // ConnectionReset, or the ConnectionStart of one that there is, which is an error
 		t.end(s, m.ConnectionID)
 		if m.Type == awsiot.TunnelConnectionStart {
@@ -178,7 +194,7 @@ func (t *tunnel) end(s *stream, ids ...uint32) {
 		if len(ids) == 0 || slices.Contains(ids, id) {
 			delete(s.connections, id)
 			c.ended.Store(true)
-			close(c.in)
+			c.Close()
 		}
 	}
 	if len(ids) == 0 {
@@ -206,7 +222,8 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 		t.reset(s, m, reset)
 		return
 	}
-	c := &connection{in: make(chan []byte, queued), gone: make(chan struct{})}
+	in, out := io.Pipe()
+	c, dialed := &connection{PipeWriter: out}, make(chan *net.TCPConn, 1)
 	t.mu.Lock()
 	active := s.connections != nil
 	if active {
@@ -217,17 +234,20 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 		t.service.countConnection(-1)
 		return
 	}
+	t.running.Go(func() { write(in, dialed) })
 	t.running.Go(func() {
 		dialer := net.Dialer{Timeout: localTimeout}
 		conn, err := dialer.DialContext(ctx, "tcp", address)
+		service, _ := conn.(*net.TCPConn) // nil after an error
+		dialed <- service
 		if err == nil {
 			log.Info("connected a tunnel to a service")
 			if reset = awsiot.TunnelConnectionReset; s.plain {
 				reset = awsiot.TunnelStreamReset
 			}
-			t.carry(ctx, conn.(*net.TCPConn), c, m)
+			t.carry(ctx, service, c, m)
 		}
-		close(c.gone)
+		in.Close()
 		t.mu.Lock()
 		if s.connections[m.ConnectionID] == c {
 			delete(s.connections, m.ConnectionID)
@@ -249,31 +269,32 @@ func (t *tunnel) reset(s *stream, of awsiot.TunnelMessage, kind awsiot.TunnelMes
 	t.send(of, kind, nil)
 }
 
-// carry copies in both directions, until the service ends the connection, or the source has and the
-// service got what came before.
+// write writes to a service what the source sends, the first piece of which may come before the
+// service is connected to.
+func write(in io.Reader, dialed <-chan *net.TCPConn) {
+	buffer := make([]byte, readSize)
+	n, err := in.Read(buffer)
+	conn := <-dialed
+	if conn == nil {
+		return
+	}
+	for ; err == nil; n, err = in.Read(buffer) {
+		_ = conn.SetWriteDeadline(time.Now().Add(stallTimeout))
+		if _, err := conn.Write(buffer[:n]); err != nil {
+			conn.Close()
+			return
+		}
+	}
+	_ = conn.CloseWrite() // to close with unread data would lose the end of what was written
+	_ = conn.SetReadDeadline(time.Now().Add(localTimeout))
+}
+
+// carry sends the source what a service writes, until the service ends the connection, or the
+// source has and the service got what came before.
 func (t *tunnel) carry(ctx context.Context, conn *net.TCPConn, c *connection, m awsiot.TunnelMessage) {
 	defer conn.Close()
 	_ = conn.SetWriteBuffer(awsiot.MaxTunnelPayload) // not the megabytes that a kernel would hold for a stuck service
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	t.running.Go(func() {
-		for {
-			select {
-			case data, ok := <-c.in:
-				if !ok { // to close with unread data would lose the end of what was written
-					_ = conn.CloseWrite()
-					_ = conn.SetReadDeadline(time.Now().Add(localTimeout))
-					return
-				}
-				_ = conn.SetWriteDeadline(time.Now().Add(stallTimeout))
-				if _, err := conn.Write(data); err != nil {
-					conn.Close()
-					return
-				}
-			case <-c.gone:
-				return
-			}
-		}
-	})
 	buffer := make([]byte, readSize)
 	for {
 		n, err := conn.Read(buffer)

@@ -2,9 +2,13 @@ package tunnel_test
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -175,4 +179,66 @@ func TestSilentNetworkIsLeftWhileAServiceSends(t *testing.T) {
 			<-connections
 		})
 	}
+}
+
+// A stream whose first connection fails late ends, with another connection whose service takes
+// nothing: what the source sends on that has no effect, and the next stream is served.
+func TestFailedStreamEndsWhileItsServiceIsStuck(t *testing.T) {
+	t.Parallel()
+	// A listener that lets one connection wait, and no other arrive.
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+			unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "listener")
+	full, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	address := full.Addr().String()
+	waiting, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	w := newWorld(t, map[string]string{"SSH": address}, nil)
+	id, token := w.open(t, "SSH")
+	w.awaitDevice(t, id)
+	s := w.source(t, awsiot.TunnelV3, token)
+	s.send(start(1, "SSH", 1))
+	sent := fmt.Sprintf(" 0100007F:%04X 02 ", full.Addr().(*net.TCPAddr).Port) // SYN_SENT; see proc(5)
+	eventually(t, func() bool {
+		sockets, err := os.ReadFile("/proc/net/tcp")
+		return err == nil && strings.Contains(string(sockets), sent)
+	}, w.log.String)
+	full.Close()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.send(with(start(1, "SSH", 2), awsiot.TunnelConnectionStart))
+	stuck, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stuck.Close()
+	l.Close()
+	data := with(start(1, "SSH", 2), awsiot.TunnelData)
+	data.Payload = make([]byte, awsiot.MaxTunnelPayload)
+	for range 20 {
+		s.send(data)
+	}
+	s.expect(with(start(1, "SSH", 1), awsiot.TunnelStreamReset)) // the kernel has tried again
+	l, err = net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accept(t, l, echo)
+	s.send(start(2, "SSH", 1))
+	s.echoed(start(2, "SSH", 1), "hello")
 }
