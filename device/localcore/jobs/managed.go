@@ -1,7 +1,10 @@
 package jobs
 
 import (
+	_ "embed"
+	"encoding/json"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -9,24 +12,13 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A managedTemplate is a job template of AWS's own. All parameters but runAsUser and pathToHandler
-// are required.
-type managedTemplate struct {
-	step, handler string // without a handler it runs a command
-	parameters    []string
-}
-
+// managedTemplates has the documents of AWS's own job templates by name, with ${PARAMETER} in the
+// place of each parameter.
+//
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/job-templates-managed.html
-var managedTemplates = map[string]managedTemplate{
-	"AWS-Download-File":       {"Download-File", "download-file.sh", []string{"downloadUrl", "filePath"}},
-	"AWS-Install-Application": {"Install-Application", "install-packages.sh", []string{"packages"}},
-	"AWS-Reboot":              {"Reboot", "reboot.sh", nil},
-	"AWS-Remove-Application":  {"Remove-Application", "remove-packages.sh", []string{"packages"}},
-	"AWS-Restart-Application": {"Restart-Application", "restart-services.sh", []string{"services"}},
-	"AWS-Run-Command":         {"Run-Command", "", []string{"command"}},
-	"AWS-Start-Application":   {"Start-Application", "start-services.sh", []string{"services"}},
-	"AWS-Stop-Application":    {"Stop-Application", "stop-services.sh", []string{"services"}},
-}
+//
+//go:embed managed_templates.json
+var managedTemplates []byte
 
 var managedARN = regexp.MustCompile(`^arn:aws[a-z-]*:iot:[a-z0-9-]+::jobtemplate/([a-zA-Z-]+)(:1\.0)?$`)
 
@@ -37,32 +29,28 @@ func managedDocument(arn string, given map[string]string) (string, error) {
 	if match == nil {
 		return "", invalid("Job template %q is none of AWS's managed templates, and others are not emulated.", arn)
 	}
-	t, ok := managedTemplates[match[1]]
+	var templates map[string]json.RawMessage
+	_ = json.Unmarshal(managedTemplates, &templates) // a test uses one of them
+	template, ok := templates[match[1]]
 	if !ok {
 		return "", reject(awsiot.JobsResourceNotFound, "There is no managed template %s.", match[1])
 	}
-	var args []string
-	for _, name := range t.parameters {
-		if given[name] == "" {
-			return "", invalid("Document parameter %s is required.", name)
+	var all, missing []string
+	document := os.Expand(string(template), func(name string) string {
+		all = append(all, name)
+		if given[name] == "" && name != "runAsUser" && name != "pathToHandler" {
+			missing = append(missing, name)
 		}
-		args = append(args, given[name])
+		text := awsiot.EncodeJSON(given[name])
+		return string(text[1 : len(text)-1])
+	})
+	for _, name := range missing {
+		return "", invalid("Document parameter %s is required.", name)
 	}
-	kind, optional := "runCommand", []string{"runAsUser"}
-	input := map[string]any{"command": given["command"]}
-	if t.handler != "" {
-		kind, optional = "runHandler", append(optional, "pathToHandler")
-		if input = map[string]any{"handler": t.handler, "path": given["pathToHandler"]}; len(args) > 0 {
-			input["args"] = args
-		}
-	}
-	all := slices.Concat(t.parameters, optional)
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !slices.Contains(all, name) {
 			return "", invalid("Template %s has no document parameter %s, it has %s.", match[1], name, strings.Join(all, ", "))
 		}
 	}
-	type object = map[string]any
-	action := object{"name": t.step, "type": kind, "input": input, "runAsUser": given["runAsUser"]}
-	return string(awsiot.EncodeJSON(object{"version": "1.0", "steps": []object{{"action": action}}})), nil
+	return document, nil
 }
