@@ -205,10 +205,6 @@ func (t *tunnel) end(s *stream, ids ...uint32) {
 // connect connects to the service of a StreamStart or ConnectionStart. A failure is answered with
 // the reset of what was to be started, and so is the service's end.
 func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage) {
-	reset := awsiot.TunnelConnectionReset
-	if m.Type == awsiot.TunnelStreamStart {
-		reset = awsiot.TunnelStreamReset
-	}
 	name := m.ServiceID
 	if name == "" && len(t.services) == 1 {
 		name = t.services[0]
@@ -219,7 +215,7 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 	t.service.mu.Unlock()
 	if !slices.Contains(t.services, name) || !t.service.countConnection(1) {
 		log.Warn("rejected a connection from a tunnel: the service is not configured, or there are too many connections", "most", maxConnections)
-		t.reset(s, m, reset)
+		t.reset(s, m, false)
 		return
 	}
 	in, out := io.Pipe()
@@ -242,9 +238,6 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 		dialed <- service
 		if err == nil {
 			log.Info("connected a tunnel to a service")
-			if reset = awsiot.TunnelConnectionReset; s.plain {
-				reset = awsiot.TunnelStreamReset
-			}
 			t.carry(ctx, service, c, m)
 		}
 		in.Close()
@@ -256,14 +249,17 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 		t.service.countConnection(-1)
 		log.Info("a connection from a tunnel has ended", "error", err)
 		if !c.ended.Load() {
-			t.reset(s, m, reset)
+			t.reset(s, m, err == nil)
 		}
 	})
 }
 
-// reset ends a connection, or the whole stream, for the source.
-func (t *tunnel) reset(s *stream, of awsiot.TunnelMessage, kind awsiot.TunnelMessageType) {
-	if kind == awsiot.TunnelStreamReset {
+// reset ends a connection for the source. The stream ends, too, where it has no other, or where its
+// first one was not started.
+func (t *tunnel) reset(s *stream, of awsiot.TunnelMessage, started bool) {
+	kind := awsiot.TunnelConnectionReset
+	if s.plain || of.Type == awsiot.TunnelStreamStart && !started {
+		kind = awsiot.TunnelStreamReset
 		t.end(s)
 	}
 	t.send(of, kind, nil)
@@ -295,8 +291,7 @@ func (t *tunnel) carry(ctx context.Context, conn *net.TCPConn, c *connection, m 
 	defer conn.Close()
 	_ = conn.SetWriteBuffer(awsiot.MaxTunnelPayload) // not the megabytes that a kernel would hold for a stuck service
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	buffer := make([]byte, readSize)
-	for {
+	for buffer := make([]byte, readSize); ; {
 		n, err := conn.Read(buffer)
 		if n > 0 && !c.ended.Load() {
 			t.send(m, awsiot.TunnelData, buffer[:n])
