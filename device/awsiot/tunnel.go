@@ -116,13 +116,10 @@ var errTunnelMessage = fmt.Errorf("a message in the tunnel is not a Protocol Buf
 // CutTunnelMessage reads the first message in data, and returns what follows it. complete is false
 // where data ends within the message. The payload is a part of data.
 func CutTunnelMessage(data []byte) (m TunnelMessage, rest []byte, complete bool, err error) {
-	if len(data) < 2 {
+	if len(data) < 2 || len(data)-2 < int(binary.BigEndian.Uint16(data)) {
 		return m, data, false, nil
 	}
 	end := 2 + int(binary.BigEndian.Uint16(data))
-	if len(data) < end {
-		return m, data, false, nil
-	}
 	if err := m.parse(data[2:end]); err != nil {
 		return m, data, false, err
 	}

@@ -87,12 +87,12 @@ func New(c Config) *Service {
 	if c.bootID == nil {
 		c.bootID = bootID
 	}
-	s := &Service{Config: c, notified: make(chan struct{}, 1), changed: make(chan struct{}, 1), results: map[string]uint64{}}
-	s.Set(c.Settings)
-	var err error
-	if s.current, err = load(c.Dir); err != nil {
+	current, err := load(c.Dir)
+	if err != nil {
 		c.Log.Error("the execution fails if AWS IoT still has it", "error", err)
 	}
+	s := &Service{Config: c, notified: make(chan struct{}, 1), changed: make(chan struct{}, 1), current: current, results: map[string]uint64{}}
+	s.Set(c.Settings)
 	return s
 }
 
