@@ -105,7 +105,7 @@ func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error
 		return err
 	}
 	report.Version, report.CommandLine = cli.Version(), commandLine(console.Args)
-	if writeErr := o.output.write(console, report); writeErr != nil {
+	if writeErr := errors.Join(o.keepEarlier(console, report), o.output.write(console, report)); writeErr != nil {
 		return errors.Join(err, writeErr)
 	}
 	if err == nil && !report.Complete() {

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -132,6 +133,37 @@ func TestReconnectScenario(t *testing.T) {
 	}
 	if r.Version == "" || !strings.HasPrefix(r.CommandLine, "iot_fleet enrol -n 4") || len(r.ClaimCertificateID) != 64 {
 		t.Errorf("provenance %q %q %q", r.Version, r.CommandLine, r.ClaimCertificateID)
+	}
+}
+
+// TestReportOfAnEarlierRunIsKept enrolls as one that is resumed: cleanup needs the reports of both runs.
+func TestReportOfAnEarlierRunIsKept(t *testing.T) {
+	core := startEmulator(t)
+	for _, n := range []string{"1", "3", "3"} {
+		if code, out, errs := run("enroll", "-n", n, "-c", "device.yaml", "--keep", "fleet", "--report", "launch.v1.json"); code != 0 {
+			t.Fatalf("exit %d\n%s%s", code, out, errs)
+		}
+	}
+	reports, err := filepath.Glob("launch.v1*.json")
+	if err != nil || len(reports) != 3 || !slices.Contains(reports, "launch.v1.json") {
+		t.Fatalf("reports %q, %v", reports, err)
+	}
+	for _, path := range reports {
+		if code, out, errs := run("cleanup", path, "--delete", "--endpoint-url", core.APIURL()); code != 0 {
+			t.Errorf("exit %d\n%s%s", code, out, errs)
+		}
+	}
+	if n := len(core.Registry().ListCertificates()); n != 1 {
+		t.Errorf("%d certificates, where only the claim's should be", n)
+	}
+	// What is no report is replaced, as before; so is the result of "report".
+	if err := os.WriteFile("launch.v1.json", []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("enroll", "-n", "1", "-c", "device.yaml", "--report", "launch.v1.json")
+	run("report", reports[0], "--report", "launch.v1.json")
+	if again, err := filepath.Glob("launch.v1*.json"); err != nil || len(again) != 3 {
+		t.Errorf("reports %q, %v", again, err)
 	}
 }
 

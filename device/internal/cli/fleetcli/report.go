@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -81,6 +82,25 @@ func (o *output) check() error {
 			return fileError(path, osfile.ErrNotRegular) // as /dev/null, which the report would replace
 		}
 	}
+	return nil
+}
+
+// keepEarlier renames the report of an earlier run that is in the place of this one: without it
+// cleanup does not find what that run made.
+func (o *output) keepEarlier(console *cli.Console, r *fleet.Report) error {
+	if o.report == "" {
+		return nil
+	}
+	earlier, err := readFile(o.report, fleet.ReadReport)
+	if err != nil || earlier.Started.Equal(r.Started) {
+		return nil // there is none
+	}
+	extension := filepath.Ext(o.report)
+	kept := strings.TrimSuffix(o.report, extension) + earlier.Started.UTC().Format("-20060102T150405.000Z") + extension
+	if err := os.Rename(o.report, kept); err != nil {
+		return fmt.Errorf("keeping the report of an earlier run: %w", err)
+	}
+	console.Note("the report of an earlier run is now " + kept)
 	return nil
 }
 
