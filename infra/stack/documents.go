@@ -83,8 +83,11 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 			return Documents{}, fmt.Errorf("deviceStatements: %w", err)
 		}
 		var statements []map[string]any
-		if err := json.Unmarshal(data, &statements); err != nil || len(statements) == 0 {
-			return Documents{}, fmt.Errorf("deviceStatements: %s is not a JSON list of policy statements, as in [{\"Effect\": \"Allow\", …}]", o.DeviceStatements)
+		incomplete := func(s map[string]any) bool {
+			return s["Effect"] == nil || cmp.Or(s["Action"], s["NotAction"]) == nil || cmp.Or(s["Resource"], s["NotResource"]) == nil
+		}
+		if err := json.Unmarshal(data, &statements); err != nil || len(statements) == 0 || slices.ContainsFunc(statements, incomplete) {
+			return Documents{}, fmt.Errorf("deviceStatements: %s is not a JSON list of policy statements, each with Effect, Action and Resource, as in [{\"Effect\": \"Allow\", …}]", o.DeviceStatements)
 		}
 		d.ExtraPolicy = compact(map[string]any{"Version": "2012-10-17", "Statement": statements})
 	}

@@ -223,6 +223,11 @@ func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
 	writeFile(t, long, `[{"Effect": "Allow", "Action": "iot:Publish", "Resource": "`+strings.Repeat("a", 2048)+`"}]`)
 	misspeltName := filepath.Join(folder, "misspelt.json")
 	writeFile(t, misspeltName, `[{"Effect": "Allow", "Action": "iot:Publish", "Resource": "arn:aws:iot:us-east-1:*:topic/${thingPrefix}/${*}/${iot:ClientId}"}]`)
+	list := func(statements string) map[string]any {
+		path := filepath.Join(t.TempDir(), "list.json")
+		writeFile(t, path, statements)
+		return map[string]any{"deviceStatements": path}
+	}
 	const file = "fleet_template.json"
 	for name, test := range map[string]struct {
 		context map[string]any
@@ -241,6 +246,10 @@ func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
 		"no thing":                {map[string]any{"templates": own(t, file, `"AWS::IoT::Thing"`, `"AWS::IoT::Policy"`)}, "AWS::IoT::Thing"},
 		"no serial number":        {map[string]any{"templates": own(t, file, `"serialNumber": {"Type": "String"},`, "")}, "serialNumber"},
 		"statements in an object": {map[string]any{"deviceStatements": object}, "JSON list"},
+		"an empty statement":      {list(`[{}]`), "each with Effect, Action and Resource"},
+		"null as a statement":     {list(`[{"Effect": "Allow", "Action": "iot:Publish", "Resource": "*"}, null]`), "each with Effect, Action and Resource"},
+		"small letters":           {list(`[{"effect": "Allow", "action": "iot:Publish", "resource": "*"}]`), "each with Effect, Action and Resource"},
+		"no action":               {list(`[{"Effect": "Allow", "Resource": "*"}]`), "each with Effect, Action and Resource"},
 		"no statements":           {map[string]any{"deviceStatements": "/nonexistent"}, "deviceStatements"},
 		"too many statements":     {map[string]any{"deviceStatements": long}, "deviceStatements has"},
 		"a misspelt placeholder":  {map[string]any{"templates": own(t, "device_policy.json", `${AWS::AccountId}:client/`, `${AWS::AccountID}:client/`)}, "device_policy.json: ${AWS::AccountID} is"},
