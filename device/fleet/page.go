@@ -152,10 +152,9 @@ func (r *Report) charts() []chart {
 
 // timelineChart shows how the number of enrolled devices grows.
 func (r *Report) timelineChart() chart {
-	c := chart{ID: "timeline", Title: "Enrolled over time", Height: usualHeight, Legend: []legend{{"one", "enrolled"}}}
 	seconds := max(len(r.Timeline.Enrolled), len(r.Timeline.Failed))
 	x, ticks := linear(float64(seconds), " s")
-	c.X = ticks
+	c := chart{ID: "timeline", Title: "Enrolled over time", Height: usualHeight, X: ticks, Legend: []legend{{"one", "enrolled"}}}
 	y := c.upward(float64(max(1, r.Counts.Enrolled+r.Counts.Already, r.Counts.Failed)), "")
 	growth := func(counts []int) string {
 		var path strings.Builder
@@ -180,16 +179,15 @@ func (r *Report) timelineChart() chart {
 
 // stageChart shows each stage from its median to its 99th percentile, with its maximum.
 func (r *Report) stageChart() chart {
-	c := chart{
-		ID: "stages", Title: "Latency by stage", Note: "From the median to the 99th percentile, on a logarithmic scale.", Height: rowHeight * len(r.Stages),
-		Legend: []legend{{"one", "p50 to p90"}, {"two", "p90 to p99"}, {"bad", "max"}},
-	}
 	low, high := r.Stages[0].P50, r.Stages[0].Max
 	for _, s := range r.Stages {
 		low, high = min(low, s.P50), max(high, s.Max)
 	}
 	x, ticks := logarithmic(low, high)
-	c.X = ticks
+	c := chart{
+		ID: "stages", Title: "Latency by stage", Note: "From the median to the 99th percentile, on a logarithmic scale.", Height: rowHeight * len(r.Stages), X: ticks,
+		Legend: []legend{{"one", "p50 to p90"}, {"two", "p90 to p99"}, {"bad", "max"}},
+	}
 	row := 100 / float64(len(r.Stages))
 	for i, s := range r.Stages {
 		y := row * float64(i)
@@ -205,9 +203,8 @@ func (r *Report) stageChart() chart {
 
 // distributionChart shows how the latencies of a stage are distributed.
 func (s Latency) distributionChart(title, note string) chart {
-	c := chart{ID: "distribution-" + string(s.Stage), Title: title, Note: note + " Share of devices, on a logarithmic scale.", Height: usualHeight}
 	x, ticks := logarithmic(float64(s.h.Min())/1000, s.Max)
-	c.X = ticks
+	c := chart{ID: "distribution-" + string(s.Stage), Title: title, Note: note + " Share of devices, on a logarithmic scale.", Height: usualHeight, X: ticks}
 	var counts [36]int64
 	const width = 100 / float64(len(counts))
 	most := int64(1)
@@ -229,12 +226,11 @@ func (s Latency) distributionChart(title, note string) chart {
 
 // chart shows the connections per second beside the ideal.
 func (r *Reconnect) chart() chart {
+	x, ticks := linear(float64(max(1, len(r.Connects))), " s")
 	c := chart{
-		ID: "reconnect", Title: "Connections per second after the first loss", Height: usualHeight,
+		ID: "reconnect", Title: "Connections per second after the first loss", Height: usualHeight, X: ticks,
 		Legend: []legend{{"one", "connections"}, {"bad", "ideal: the same number, spread evenly over the window"}},
 	}
-	x, ticks := linear(float64(max(1, len(r.Connects))), " s")
-	c.X = ticks
 	y := c.upward(max(1, float64(r.PeakConnects), r.IdealConnects), "")
 	for second, n := range r.Connects {
 		top := y(float64(n))
