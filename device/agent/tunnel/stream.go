@@ -81,10 +81,10 @@ func (t *tunnel) use(ctx, life context.Context) error {
 	defer t.endStreams("")
 	t.running.Go(func() {
 		for tick := time.Tick(t.service.config.PingInterval); ; {
+			// A deadline would end the connection where the source reads nothing for as long.
+			_ = t.ws.WriteControl(websocket.PingMessage, nil, time.Time{}) // the reader notices
 			select {
 			case <-tick:
-				// A deadline would end the connection where the source reads nothing for as long.
-				_ = t.ws.WriteControl(websocket.PingMessage, nil, time.Time{}) // the reader notices
 			case <-pinging.Done():
 				return
 			}
@@ -130,6 +130,7 @@ func (t *tunnel) send(of awsiot.TunnelMessage, kind awsiot.TunnelMessageType, pa
 // receive handles a message, unless its stream or connection is no longer active.
 func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
 	s := t.streams[m.ServiceID]
+	unknown := m.Type < awsiot.TunnelData || m.Type > awsiot.TunnelConnectionReset
 	switch {
 	case m.Type == awsiot.TunnelStreamStart:
 		t.endStreams(m.ServiceID)
@@ -140,14 +141,9 @@ func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
 	case m.Type == awsiot.TunnelSessionReset:
 		t.endStreams("")
 		return nil
-	case m.Type == awsiot.TunnelServiceIDs: // the notification had them
-		return nil
-	case m.Type < awsiot.TunnelData || m.Type > awsiot.TunnelConnectionReset:
-		if m.Ignorable {
-			return nil
-		}
+	case unknown && !m.Ignorable:
 		return fmt.Errorf("AWS IoT sent a message of the unknown type %d", m.Type)
-	case s == nil || s.id != m.StreamID:
+	case unknown || m.Type == awsiot.TunnelServiceIDs || s == nil || s.id != m.StreamID: // the notification had the service ids
 		return nil
 	}
 	if m.ConnectionID = max(m.ConnectionID, 1); s.plain {

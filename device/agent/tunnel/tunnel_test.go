@@ -758,6 +758,28 @@ func TestSilentNetworkIsLeft(t *testing.T) {
 	<-connections
 }
 
+// The first pong shows that silence counts, so that no time passes before the first ping.
+func TestNewConnectionIsTestedAtOnce(t *testing.T) {
+	t.Parallel()
+	upgrader := websocket.Upgrader{Subprotocols: []string{awsiot.TunnelV3}}
+	pinged := make(chan struct{})
+	w := newWorld(t, map[string]string{"SSH": "127.0.0.1:22"}, func(rw http.ResponseWriter, r *http.Request) {
+		ws, err := upgrader.Upgrade(rw, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer ws.Close()
+		ws.SetPingHandler(func(string) error {
+			close(pinged)
+			return nil
+		})
+		_, _, _ = ws.ReadMessage()
+	}, func(c *tunnel.Config) { c.PingInterval = time.Hour })
+	w.open(t, "SSH")
+	<-pinged
+}
+
 // What a data plane may send does no harm: unknown types, text, garbage, and frames
 // that are too large end the connection at most.
 func FuzzDataPlane(f *testing.F) {
