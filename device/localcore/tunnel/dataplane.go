@@ -43,6 +43,7 @@ type peer struct {
 	version int // of the protocol
 	ws      *websocket.Conn
 	writing sync.Mutex
+	resets  sync.WaitGroup // of the other side's streams: they precede what this side sends
 }
 
 // write sends messages, or closes the connection, which its reader notices.
@@ -93,6 +94,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Unlock()
 	s.config.Log.Info("disconnected from a tunnel", "tunnel", t.ID, "mode", mode, "channel", channel, "reason", err)
+	p.resets.Wait()
 }
 
 var clientToken = regexp.MustCompile(`^[a-zA-Z0-9-]{32,128}$`)
@@ -186,7 +188,7 @@ func (s *Service) attach(t *tunnel, p *peer) bool {
 		_ = p.ws.WriteMessage(websocket.BinaryMessage, awsiot.AppendTunnelMessage(nil, hello)) // a connection that is gone has nothing to read
 	}
 	if other != nil && len(resets) > 0 {
-		other.write(resets)
+		p.resets.Go(func() { other.write(resets) }) // the other side may read nothing
 	}
 	return true
 }
@@ -224,6 +226,7 @@ func (s *Service) forward(r *http.Request, t *tunnel, p *peer) error {
 				return reject(websocket.CloseProtocolError, err)
 			}
 			if to != nil {
+				p.resets.Wait()
 				to.write(buffer[:len(buffer)-len(rest)])
 			}
 			buffer = rest

@@ -169,6 +169,42 @@ func TestReplacedPeerResetsStreams(t *testing.T) {
 	}
 }
 
+// The resets wait until the other side reads; what it sends arrives meanwhile.
+func TestReplacedPeerIsServedWhileTheOtherReadsNothing(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	_, tokens := a.open(t, "web")
+	client := "client-token: " + strings.Repeat("c", 40)
+	old := a.connect(t, "destination", awsiot.TunnelV2, tokens.Destination, client)
+	source := a.connect(t, "source", awsiot.TunnelV2, tokens.Source)
+	source.send(start(3, "web"))
+	old.receive()
+	full := awsiot.AppendTunnelMessage(nil, data(3, "web", strings.Repeat("x", awsiot.MaxTunnelPayload)))
+	sent := 0
+	for ; ; sent++ {
+		_ = old.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if old.WriteMessage(websocket.BinaryMessage, full) != nil {
+			break
+		}
+	}
+	replacement := a.connect(t, "destination", awsiot.TunnelV2, tokens.Destination, client)
+	source.send(start(5, "web"))
+	if m := replacement.receive(); m.StreamID != 5 {
+		t.Errorf("%+v", m)
+	}
+	replacement.send(data(5, "web", "y"))
+	m := source.receive()
+	for ; m.Type == awsiot.TunnelData && m.StreamID == 3; m = source.receive() {
+		sent--
+	}
+	if m.Type != awsiot.TunnelStreamReset || m.StreamID != 3 || sent < 0 {
+		t.Errorf("%+v", m)
+	}
+	if m := source.receive(); string(m.Payload) != "y" {
+		t.Errorf("%+v", m)
+	}
+}
+
 // Version 1 has one service, which its messages do not name.
 func TestVersion1IsForwarded(t *testing.T) {
 	t.Parallel()
