@@ -416,6 +416,33 @@ func TestKeptDevicesAreNotResumedFrom(t *testing.T) {
 }
 
 // TestRevokeResumesFromJournal repeats a run of two devices with all of them.
+// TestClaimIsFoundHoweverItsPolicyIsWritten has policies as PHP and others encode JSON.
+func TestClaimIsFoundHoweverItsPolicyIsWritten(t *testing.T) {
+	t.Parallel()
+	core := startEmulator(t)
+	api, _ := newRun(core, true)
+	for name, topic := range map[string]string{
+		"plain": "topic/$aws/certificates/create/*", "slashes": `topic\/$aws\/provisioning-templates\/T\/provision\/*`, "dollar": `topic/\u0024aws/certificates/create/*`,
+	} {
+		claim, err := api.Client.CreateKeysAndCertificate(t.Context(), &iot.CreateKeysAndCertificateInput{SetAsActive: true})
+		if err == nil {
+			_, err = api.Client.CreatePolicy(t.Context(), &iot.CreatePolicyInput{PolicyName: &name, PolicyDocument: aws.String(
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Publish","Resource":"arn:aws:iot:us-east-1:123456789012:` + topic + `"}]}`)})
+		}
+		if err == nil {
+			_, err = api.Client.AttachPolicy(t.Context(), &iot.AttachPolicyInput{PolicyName: &name, Target: claim.CertificateArn})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		run, _ := newRun(core, true)
+		got, err := run.Revoke(t.Context(), []controlplane.Target{{CertificateID: *claim.CertificateId}}, types.CertificateStatusRevoked)
+		if err != nil || got != (controlplane.Counts{Kept: 1}) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
 func TestRevokeResumesFromJournal(t *testing.T) {
 	t.Parallel()
 	core := startEmulator(t)

@@ -275,7 +275,7 @@ func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			text := aws.ToString(policy.PolicyDocument)
+			text := strings.NewReplacer(`\/`, "/", `\u0024`, "$").Replace(aws.ToString(policy.PolicyDocument)) // as some programs write JSON
 			claim = (strings.Contains(text, "$aws/provisioning-templates/") || strings.Contains(text, "$aws/certificates/")) &&
 				!strings.Contains(text, "iot:Connection.Thing.")
 			r.claims.Store(name, claim)
