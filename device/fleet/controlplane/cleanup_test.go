@@ -415,7 +415,6 @@ func TestKeptDevicesAreNotResumedFrom(t *testing.T) {
 	}
 }
 
-// TestRevokeResumesFromJournal repeats a run of two devices with all of them.
 // TestClaimIsFoundHoweverItsPolicyIsWritten has policies as PHP and others encode JSON.
 func TestClaimIsFoundHoweverItsPolicyIsWritten(t *testing.T) {
 	t.Parallel()
@@ -443,6 +442,7 @@ func TestClaimIsFoundHoweverItsPolicyIsWritten(t *testing.T) {
 	}
 }
 
+// TestRevokeResumesFromJournal repeats a run of two devices with all of them.
 func TestRevokeResumesFromJournal(t *testing.T) {
 	t.Parallel()
 	core := startEmulator(t)
