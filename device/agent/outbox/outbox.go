@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -100,8 +101,9 @@ type Outbox struct {
 
 	stats atomic.Pointer[Stats] // changed under mu; who reads it does not wait for the disk
 
-	mu sync.Mutex
-	db *bolt.DB
+	mu   sync.Mutex
+	db   *bolt.DB
+	file os.FileInfo // of db
 	// cursor is the last message that the consumer is done with. It may be ahead of the file, which
 	// cannot be changed on a full or read-only disk.
 	cursor uint64
@@ -169,6 +171,27 @@ func (o *Outbox) open() error {
 	return nil
 }
 
+// moved reports whether the file that is open is not at its path any more: its directory may have
+// been replaced, or another file system mounted there, and no later process would find what is
+// stored in it.
+func (o *Outbox) moved() bool {
+	if o.db == nil {
+		return false
+	}
+	there, err := os.Stat(o.config.Path)
+	return err == nil && !os.SameFile(there, o.file) || errors.Is(err, fs.ErrNotExist)
+}
+
+// follow leaves a file that was moved, once its messages are acknowledged, for the one in its place.
+// No message is at the consumer then. The caller holds mu.
+func (o *Outbox) follow() {
+	if o.Stats().Messages == 0 && o.moved() {
+		o.config.Log.Warn("the file of the outbox was removed or replaced; opening the one in its place", "path", o.config.Path)
+		o.db.Close()
+		o.db, o.cursor, o.last, o.opened = nil, 0, 0, time.Time{}
+	}
+}
+
 // guard runs work on the file. bbolt checks pages only as it uses them, and panics. A damaged file is
 // renamed, never deleted, and open begins a new one. The caller holds mu.
 func (o *Outbox) guard(work func() error) (err error) {
@@ -223,7 +246,7 @@ func (o *Outbox) openFile() (err error) {
 	next.Messages, next.Bytes, next.Oldest, next.SetAside = 0, 0, time.Time{}, 0
 	own := o.config.Accept == nil // or there is a message that can be this device's
 	err = db.Update(func(tx *bolt.Tx) error {
-		if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {
+		if o.file, err = os.Stat(path); err != nil || o.file.Size() < tx.Size() {
 			return fmt.Errorf("%w: it has not the %d bytes that it should have", errDamaged, tx.Size())
 		}
 		read := func(bucket []byte, each func(Message)) error {
@@ -318,8 +341,12 @@ func (o *Outbox) commitAll() {
 func (o *Outbox) commit(group []*put) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.follow()
 	if err := o.open(); err != nil {
 		return err
+	}
+	if o.moved() {
+		return fmt.Errorf("storing in the outbox: its file %s was removed or replaced; the messages in the old one are sent first", o.config.Path)
 	}
 	now := time.Now()
 	err := o.update(func(tx *bolt.Tx, next *Stats) error {
@@ -342,7 +369,7 @@ func (o *Outbox) commit(group []*put) error {
 			next.Stored++
 			next.Bytes += m.size()
 		}
-		return o.dropOldest(b, now, next)
+		return o.dropOldest(b, time.Time{}, next) // without a connection nothing says that the clock is right
 	})
 	o.signal()
 	if err != nil {
@@ -380,7 +407,7 @@ func (o *Outbox) expired(m *Message, now time.Time) bool {
 		(m.Sequence <= o.inherited || now.Sub(o.opened) > o.config.MaxAge)
 }
 
-// dropOldest drops messages that are too old or too many.
+// dropOldest drops messages that are too many, or too old at a time that is not zero.
 func (o *Outbox) dropOldest(b *bolt.Bucket, now time.Time, stats *Stats) error {
 	return removeOldest(b, stats, func(m *Message) *uint64 {
 		switch {
@@ -436,6 +463,7 @@ func (o *Outbox) signal() {
 func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.follow()
 	now := time.Now()
 	for dropped := false; ; dropped = true {
 		if err := o.open(); err != nil {

@@ -151,6 +151,28 @@ func TestMessagesExpireByAgeUnlessTheClockWasNotSet(t *testing.T) {
 	})
 }
 
+// A clock that is far ahead, as one of a device without a battery may be when it starts, is set once
+// the device is connected; until then it drops nothing that an earlier process has accepted.
+func TestClockAheadDropsNothingWithoutAConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(27 * 365 * 24 * time.Hour)
+		c := outbox.Config{Path: filepath.Join(t.TempDir(), "outbox.db"), MaxAge: time.Hour}
+		o := outbox.New(c)
+		put(t, o, "stored")
+		o.Close()
+		time.Sleep(10 * 365 * 24 * time.Hour)
+		o = outbox.New(c)
+		defer o.Close()
+		put(t, o, "later")
+		if s := o.Stats(); s.DroppedAge != 0 || s.Messages != 2 {
+			t.Errorf("stats: %+v", s)
+		}
+		if got := next(t, o); !slices.Equal(got, []string{"later"}) { // it is asked for once there is a connection
+			t.Errorf("left: %v", got)
+		}
+	})
+}
+
 func TestSetAsideMessagesAreKeptAndBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "outbox.db")
 	o := outbox.New(outbox.Config{Path: path})
