@@ -36,6 +36,13 @@ func (d faultyDisk) Rename(from, to string) error {
 	return d.osDisk.Rename(from, to)
 }
 
+func (d faultyDisk) ReadDir(path string) ([]string, error) {
+	if err := d.fault("readdir"); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return d.osDisk.ReadDir(path)
+}
+
 func (d faultyDisk) Lock(path string) (osfile.Unlock, error) {
 	if err := d.fault("flock"); err != nil {
 		return nil, &fs.PathError{Op: "flock", Path: path, Err: err}
@@ -73,6 +80,18 @@ func TestFileSystemThatCannotHoldAnIdentityIsAFailure(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What may pass is temporary also where an identity is only read.
+func TestLoadTellsWhatMayPass(t *testing.T) {
+	t.Parallel()
+	for fault, class := range map[error]awsiot.Class{syscall.ESTALE: awsiot.Temporary, syscall.EMFILE: awsiot.Temporary, syscall.EIO: awsiot.Failed} {
+		s := realStore(t, t.TempDir())
+		s.storage.(*directory).disk = faultyDisk{fault: func(string) error { return fault }}
+		if _, err := s.Load(); !errors.Is(err, fault) || awsiot.ClassOf(err) != class {
+			t.Errorf("%v: error %v of class %v", fault, err, awsiot.ClassOf(err))
+		}
 	}
 }
 

@@ -112,7 +112,7 @@ func (s *Store) Load() (id *Identity, err error) {
 			break
 		}
 	}
-	return id, err
+	return id, classify(err)
 }
 
 // Begin takes the store's lock, completes an installation that was interrupted, and opens the
