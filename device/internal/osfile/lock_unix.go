@@ -4,6 +4,7 @@ package osfile
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ import (
 // into it. It waits 100 ms at most. On a disk that cannot be written it locks a file that exists,
 // if readOnly is set.
 func Lock(path string, readOnly bool) (Unlock, error) {
-	for deadline := time.Now().Add(lookTime); ; {
+	for deadline := time.Now().Add(lookTime); ; time.Sleep(5 * time.Millisecond) {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 		if errors.Is(err, syscall.EROFS) && readOnly {
 			f, err = os.Open(path)
@@ -23,24 +24,21 @@ func Lock(path string, readOnly bool) (Unlock, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-			f.Close()
-			switch {
-			case !errors.Is(err, syscall.EWOULDBLOCK):
-				return nil, &os.PathError{Op: "flock", Path: path, Err: err}
-			case time.Now().After(deadline):
-				return nil, ErrLocked
-			}
-			time.Sleep(5 * time.Millisecond)
-			continue
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			err = &os.PathError{Op: "flock", Path: path, Err: err}
+		} else {
+			err = inPlace(f)
 		}
-		// The last holder may have removed the file after we opened it; then the lock is on a file
-		// that nobody else will find.
-		ours, err1 := f.Stat()
-		theirs, err2 := os.Stat(path)
-		if err1 != nil || err2 != nil || !os.SameFile(ours, theirs) {
+		if err != nil {
 			f.Close()
-			continue
+			locked := errors.Is(err, syscall.EWOULDBLOCK)
+			if (locked || errors.Is(err, syscall.ESTALE)) && time.Now().Before(deadline) {
+				continue
+			}
+			if locked {
+				err = ErrLocked
+			}
+			return nil, err
 		}
 		// A full disk must not keep a device from continuing.
 		_ = f.Truncate(0)
@@ -53,6 +51,20 @@ func Lock(path string, readOnly bool) (Unlock, error) {
 			return errors.Join(err, syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
 		}, nil
 	}
+}
+
+// inPlace returns an error that wraps [syscall.ESTALE] if a file is not at its path any more: its
+// last holder may have removed it after it was opened, and nobody else would find the lock.
+func inPlace(f *os.File) error {
+	ours, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	theirs, err := os.Stat(f.Name())
+	if err == nil && !os.SameFile(ours, theirs) || errors.Is(err, fs.ErrNotExist) {
+		err = &os.PathError{Op: "lock", Path: f.Name(), Err: syscall.ESTALE}
+	}
+	return err
 }
 
 // Holder returns the process that has the lock of a file, 0 if none has or it is not known.
