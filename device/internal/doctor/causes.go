@@ -219,6 +219,7 @@ func identifyDisk(e *fs.PathError) string {
 	return cmp.Or(
 		when("no-permission-bits", strings.HasSuffix(e.Op, "chmod")),
 		when("no-locks", e.Op == "flock"),
+		when("mount-point", e.Op == "rename" && errors.Is(e, syscall.EBUSY)),
 		when("permission", errors.Is(e, fs.ErrPermission)),
 		when("disk-full", errors.Is(e, syscall.ENOSPC) || errors.Is(e, syscall.EDQUOT)),
 		when("no-folder", errors.Is(e, syscall.ENOTDIR)),

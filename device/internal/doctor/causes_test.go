@@ -81,6 +81,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"read-only":                      {&fs.PathError{Op: "open", Path: "p", Err: syscall.EROFS}, "read-only"},
 		"FAT":                            {&fs.PathError{Op: "chmod", Path: "p", Err: syscall.EPERM}, "no-permission-bits"},
 		"NFS without locks":              {&fs.PathError{Op: "flock", Path: "p", Err: syscall.ENOLCK}, "no-locks"},
+		"mount of a single file":         {&os.LinkError{Op: "rename", Old: "p", New: "q", Err: syscall.EBUSY}, "mount-point"},
 		"another error of the disk":      {&fs.PathError{Op: "read", Path: "p", Err: syscall.EIO}, "file"},
 		"standard output on a full disk": {&fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.ENOSPC}, ""},
 		"defect":                         {errors.New("surprise"), ""},
