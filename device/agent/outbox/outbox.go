@@ -13,7 +13,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -175,11 +174,7 @@ func (o *Outbox) open() error {
 // been replaced, or another file system mounted there, and no later process would find what is
 // stored in it.
 func (o *Outbox) moved() bool {
-	if o.db == nil {
-		return false
-	}
-	there, err := os.Stat(o.config.Path)
-	return err == nil && !os.SameFile(there, o.file) || errors.Is(err, fs.ErrNotExist)
+	return o.db != nil && errors.Is(osfile.InPlace(o.config.Path, o.file), syscall.ESTALE)
 }
 
 // follow leaves a file that was moved, once its messages are acknowledged, for the one in its place.

@@ -4,7 +4,6 @@ package osfile
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -24,10 +23,12 @@ func Lock(path string, readOnly bool) (Unlock, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-			err = &os.PathError{Op: "flock", Path: path, Err: err}
-		} else {
-			err = inPlace(f)
+		// The last holder may have removed the file after it was opened here: nobody else would find it.
+		opened, err := f.Stat()
+		if flockErr := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); flockErr != nil {
+			err = &os.PathError{Op: "flock", Path: path, Err: flockErr}
+		} else if err == nil {
+			err = InPlace(path, opened)
 		}
 		if err != nil {
 			f.Close()
@@ -51,20 +52,6 @@ func Lock(path string, readOnly bool) (Unlock, error) {
 			return errors.Join(err, syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
 		}, nil
 	}
-}
-
-// inPlace returns an error that wraps [syscall.ESTALE] if a file is not at its path any more: its
-// last holder may have removed it after it was opened, and nobody else would find the lock.
-func inPlace(f *os.File) error {
-	ours, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	theirs, err := os.Stat(f.Name())
-	if err == nil && !os.SameFile(ours, theirs) || errors.Is(err, fs.ErrNotExist) {
-		err = &os.PathError{Op: "lock", Path: f.Name(), Err: syscall.ESTALE}
-	}
-	return err
 }
 
 // Holder returns the process that has the lock of a file, 0 if none has or it is not known.

@@ -135,6 +135,16 @@ func SyncDir(dir string) error {
 	return err
 }
 
+// InPlace returns an error that wraps [syscall.ESTALE] if a file that was opened at a path is not
+// there any more, so that nobody else finds what is done to it.
+func InPlace(path string, opened fs.FileInfo) error {
+	there, err := os.Stat(path)
+	if err == nil && !os.SameFile(there, opened) || errors.Is(err, fs.ErrNotExist) {
+		err = &fs.PathError{Op: "stat", Path: path, Err: syscall.ESTALE}
+	}
+	return err
+}
+
 // ErrLocked is returned by [Lock] while another process, or another caller of this one, has the
 // lock.
 var ErrLocked = errors.New("the file is locked")

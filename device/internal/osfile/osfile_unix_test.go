@@ -65,3 +65,38 @@ func TestLockEndsAlthoughAChildHasItsFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Where the file system does not show a file, that is an error of its own.
+func TestFileThatIsNotInPlaceIsStale(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "dir")
+	path := filepath.Join(dir, "file")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	opened, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		change func() error
+		want   error
+	}{
+		{func() error { return nil }, nil},
+		{func() error { return os.Remove(path) }, syscall.ESTALE},
+		{func() error { return os.WriteFile(path, nil, 0o600) }, syscall.ESTALE},
+		{func() error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) }, syscall.ENOTDIR},
+	} {
+		if err := step.change(); err != nil {
+			t.Fatal(err)
+		}
+		if err := osfile.InPlace(path, opened); !errors.Is(err, step.want) {
+			t.Errorf("%v, want %v", err, step.want)
+		}
+	}
+}
