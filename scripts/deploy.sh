@@ -86,6 +86,11 @@ output() {
 }
 
 if [ "$action" = destroy ]; then
+	# The CDK succeeds, too, where its question was answered with no.
+	if aws cloudformation describe-stacks --stack-name "$stack" --region "$region" >/dev/null 2>&1; then
+		echo "deploy.sh: error: the stack $stack is still there, and nothing was deleted: confirm the question, or add --force" >&2
+		exit 1
+	fi
 	policies=$stack kind=${stack}Type
 	if [ "$stack" = GoFleetProvisioning ]; then
 		policies=GoIoT kind=fleety
@@ -103,6 +108,13 @@ if [ "$action" = destroy ]; then
 	END
 	exit 0
 fi
+template=$(output ProvisioningTemplateName) # outside of the text below, whose failures end nothing
+case $template in
+'' | None)
+	echo "deploy.sh: the stack $stack has no outputs yet: execute its change set, then run this again for the device's configuration" >&2
+	exit 0
+	;;
+esac
 endpoint=$(aws iot describe-endpoint --endpoint-type iot:Data-ATS --region "$region" --query endpointAddress --output text)
 cat <<-END
 	# The device's configuration, .simple-go-iot-device.yaml:
@@ -110,9 +122,10 @@ cat <<-END
 	  port: 8883
 	  endpoint: $endpoint
 	bootstrap:
-	  provisioningTemplate: $(output ProvisioningTemplateName)
+	  provisioningTemplate: $template
 END
 if [ "$registry" = listed ]; then
+	table=$(output SerialTableName)
 	echo "# Load serial numbers before you provision devices, in hook/:"
-	echo "#   AWS_REGION=$region go run ./cmd/serials load --table $(output SerialTableName)${serials:+ --prefix $serials} FILE.csv"
+	echo "#   AWS_REGION=$region go run ./cmd/serials load --table $table${serials:+ --prefix $serials} FILE.csv"
 fi

@@ -62,7 +62,8 @@ func newCloud(t *testing.T, changed map[string]string) (p *place, notes string) 
 	p.tool(t, filepath.Join("bin", "node"), "echo v22.1.0")
 	p.tool(t, filepath.Join("bin", "go"), "exit 0")
 	p.tool(t, filepath.Join("infra", "node_modules", ".bin", "cdk"),
-		`case $1 in --version) echo "2.1148.1 (build abc)" ;; *) echo "cdk $*" >>"$FAKE/cdk"; echo the CDK speaks ;; esac`)
+		`case $1 in --version) echo "2.1148.1 (build abc)" ;; *) echo "cdk $*" >>"$FAKE/cdk"; echo the CDK speaks ;; esac
+case $1 in destroy) rm -f "$FAKE/cloudformation describe-stacks "* ;; esac`)
 	return p, notes
 }
 
@@ -292,6 +293,28 @@ func TestDestroyPrintsWhatIsRetained(t *testing.T) {
 	}
 }
 
+// The CDK ends with exit code 0 also where its question was answered with no.
+func TestDestroyThatIsNotConfirmedDeletedNothing(t *testing.T) {
+	p, _ := newCloud(t, map[string]string{"cloudformation describe-stacks GoFleetProvisioning": deployedStack})
+	p.tool(t, "infra/node_modules/.bin/cdk", `case $1 in --version) echo 2.1148.1 ;; *) echo "Aborted by user" ;; esac`)
+	p.run(t, "deploy.sh", "--destroy", claimARN).fails(t, 1, "GoFleetProvisioning is still there")
+}
+
+// A configuration without a template would be copied to devices.
+func TestDeployPrintsNoConfigurationThatLacksItsTemplate(t *testing.T) {
+	for _, answer := range []string{"None", "\n"} { // as of a change set that was not executed
+		p, _ := newCloud(t, map[string]string{templateOutput: answer})
+		p.run(t, "deploy.sh", claimARN, "--no-execute").fails(t, 0, "has no outputs yet")
+	}
+	for _, failing := range []string{"ProvisioningTemplateName", "SerialTableName"} {
+		question := strings.Replace(templateOutput, "ProvisioningTemplateName", failing, 1)
+		p, _ := newCloud(t, map[string]string{templateOutput: "GoFleetProvisioningTemplate", question: "", question + ".error": "An error occurred (Throttling)"})
+		if r := p.run(t, "deploy.sh", claimARN, "-c", "serialRegistry=listed"); r.code != 255 || !strings.Contains(r.stderr, "Throttling") {
+			t.Errorf("%s: %+v", failing, r)
+		}
+	}
+}
+
 // The CDK takes options in other forms, too, and from several files.
 func TestDeployKnowsTheStackHoweverItIsNamed(t *testing.T) {
 	const file = `{"app": "go run .", "context": {"cli-telemetry": false, "name": "Second","thingType" : "acme-sensor"}}`
@@ -376,7 +399,7 @@ func TestStacksOfOneAccountHavePrefixesOfTheirOwn(t *testing.T) {
 		"of another's default": {"GoFleetProvisioning", "Second_", []string{"-c", "thingPrefix=Second_x"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, notes := newCloud(t, map[string]string{others(test.stack): test.prefixes, templateOutput: "T"})
+			p, notes := newCloud(t, map[string]string{others(test.stack): test.prefixes, strings.Replace(templateOutput, "GoFleetProvisioning", test.stack, 1): "T"})
 			if r := p.run(t, "deploy.sh", append([]string{claimARN}, test.args...)...); (r.code != 0) != test.collides || strings.Contains(r.stderr, "thingPrefix=PREFIX") != test.collides {
 				t.Errorf("%+v", r)
 			}
