@@ -422,6 +422,7 @@ func TestClaimIsFoundHoweverItsPolicyIsWritten(t *testing.T) {
 	api, _ := newRun(core, true)
 	for name, topic := range map[string]string{
 		"plain": "topic/$aws/certificates/create/*", "slashes": `topic\/$aws\/provisioning-templates\/T\/provision\/*`, "dollar": `topic/\u0024aws/certificates/create/*`,
+		"letters": `topic/\u0024\u0061ws\u002Fcertificates\u002fcreate/*`,
 	} {
 		claim, err := api.Client.CreateKeysAndCertificate(t.Context(), &iot.CreateKeysAndCertificateInput{SetAsActive: true})
 		if err == nil {

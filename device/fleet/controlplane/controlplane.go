@@ -10,6 +10,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -275,7 +276,11 @@ func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			text := strings.NewReplacer(`\/`, "/", `\u0024`, "$").Replace(aws.ToString(policy.PolicyDocument)) // as some programs write JSON
+			var document any // in which nothing is escaped
+			if err := json.Unmarshal([]byte(aws.ToString(policy.PolicyDocument)), &document); err != nil {
+				return "", fmt.Errorf("reading policy %s: %w", name, err)
+			}
+			text := fmt.Sprint(document)
 			claim = (strings.Contains(text, "$aws/provisioning-templates/") || strings.Contains(text, "$aws/certificates/")) &&
 				!strings.Contains(text, "iot:Connection.Thing.")
 			r.claims.Store(name, claim)
