@@ -197,7 +197,7 @@ func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from
 // client makes requests that are allowed, through the proxy of the connection.
 func (s *Service) client() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableKeepAlives = true
+	transport.DisableKeepAlives, transport.MaxResponseHeaderBytes = true, 64<<10 // by default 10 MiB, which are kept in memory
 	transport.Proxy = func(r *http.Request) (*url.URL, error) {
 		if s.Session.Proxy == "" || r.URL.Scheme == "http" { // which is on this machine
 			return http.ProxyFromEnvironment(r)

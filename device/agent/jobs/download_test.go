@@ -285,6 +285,24 @@ func TestDownloadSaysWhyItWasTriedAgain(t *testing.T) {
 	}
 }
 
+// What a server says besides the file is not kept in memory without end.
+func TestDownloadWithManyHeadersFails(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if requests.Add(1) == 2 {
+			cancel()
+		}
+		w.Header().Set("X", strings.Repeat("x", 1<<20))
+	}))
+	t.Cleanup(server.Close)
+	err := New(Config{}).download(ctx, Settings{Downloads: t.TempDir()}, &step{args: []string{server.URL, "a"}})
+	if err == nil || !strings.Contains(err.Error(), "headers exceeded") {
+		t.Error(err)
+	}
+}
+
 func TestDownloadThatIsNotAllowedFails(t *testing.T) {
 	t.Parallel()
 	elsewhere := t.TempDir()
