@@ -93,10 +93,9 @@ func removeDurably(d disk, path string) error {
 func makeDir(d disk, path string) error {
 	err := d.Mkdir(path, 0o700)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
-		if err := makeDir(d, filepath.Dir(path)); err != nil {
-			return err
+		if err = makeDir(d, filepath.Dir(path)); err == nil {
+			err = d.Mkdir(path, 0o700)
 		}
-		err = d.Mkdir(path, 0o700)
 	}
 	if errors.Is(err, fs.ErrExist) {
 		return nil

@@ -1,6 +1,7 @@
 package osfile
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -82,12 +83,8 @@ func Canonical(path string, check func(path string, link fs.FileInfo) error) (st
 // evalDir evaluates the symbolic links in as much of a directory as exists.
 func evalDir(dir string) string {
 	found, err := filepath.EvalSymlinks(dir)
-	switch parent := filepath.Dir(dir); {
-	case err == nil:
-		return found
-	case parent == dir:
-		return dir
-	default:
+	if parent := filepath.Dir(dir); err != nil && parent != dir {
 		return filepath.Join(evalDir(parent), filepath.Base(dir))
 	}
+	return cmp.Or(found, dir)
 }
