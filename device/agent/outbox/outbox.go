@@ -202,8 +202,8 @@ func (o *Outbox) guard(work func() error) (err error) {
 			go o.db.Close() // which may wait for a transaction that could not be rolled back
 			o.db = nil
 		}
-		aside := o.config.Path + time.Now().UTC().Format(".damaged-20060102T150405.000")
-		if renameErr := os.Rename(o.config.Path, aside); renameErr != nil {
+		aside, renameErr := osfile.SetAside(o.config.Path)
+		if renameErr != nil {
 			err = fmt.Errorf("renaming the damaged outbox: %w", renameErr)
 			return
 		}

@@ -110,12 +110,14 @@ func New(c Config) (*Shadow, error) {
 		counters: map[string]uint64{countMalformed: 0},
 	}
 	s.config.Log = c.Log.With("shadow", s.Name())
-	switch data, err := os.ReadFile(s.path()); {
-	case err == nil && awsiot.DecodeJSON(data, &s.state) == nil:
-	case errors.Is(err, fs.ErrNotExist):
-	default: // AWS IoT has the document; what it lacks is what was not sent
+	data, err := os.ReadFile(s.path())
+	if err == nil {
+		err = awsiot.DecodeJSON(data, &s.state)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // AWS IoT has the document; what it lacks is what was not sent
 		s.state = state{}
-		s.config.Log.Error("the stored shadow cannot be read and is begun anew", "path", s.path(), "error", err)
+		kept, renaming := osfile.SetAside(s.path())
+		s.config.Log.Error("the stored shadow cannot be read and is begun anew", "kept", kept, "error", errors.Join(err, renaming))
 	}
 	s.show()
 	return s, nil

@@ -584,7 +584,7 @@ func TestNamesThatAWSDoesNotAllowAreErrors(t *testing.T) {
 	}
 }
 
-// A state that cannot be read is begun anew: AWS IoT has the document.
+// A state that cannot be read is begun anew: AWS IoT has the document. What was not sent is kept.
 func TestDamagedStateIsBegunAnew(t *testing.T) {
 	dir := t.TempDir()
 	if err := open(t, shadow.Config{Dir: dir}).Update([]byte(`{"state":{"reported":{"a":1}}}`)); err != nil {
@@ -599,6 +599,16 @@ func TestDamagedStateIsBegunAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		diff(t, `{"state":{},"version":0,"pending":false}`, open(t, shadow.Config{Dir: dir}).Document())
+		kept, err := filepath.Glob(files[0] + ".damaged-*")
+		if err != nil || len(kept) != 1 {
+			t.Fatal(kept, err)
+		}
+		if data, err := os.ReadFile(kept[0]); string(data) != text || err != nil {
+			t.Errorf("%q, %v; want %q", data, err, text)
+		}
+		if err := os.Remove(kept[0]); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -135,6 +135,13 @@ func SyncDir(dir string) error {
 	return err
 }
 
+// SetAside renames a file that cannot be used, which may be someone's only copy, and returns its new
+// path.
+func SetAside(path string) (string, error) {
+	aside := path + time.Now().UTC().Format(".damaged-20060102T150405.000")
+	return aside, os.Rename(path, aside)
+}
+
 // InPlace returns an error that wraps [syscall.ESTALE] if a file that was opened at a path is not
 // there any more, so that nobody else finds what is done to it.
 func InPlace(path string, opened fs.FileInfo) error {
