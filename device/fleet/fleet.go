@@ -124,7 +124,7 @@ func (c Config) Check() error {
 	within(c.DeviceTimeout >= 0, "timeout", c.DeviceTimeout, "more than 0")
 	within(c.Hold >= 0, "hold", c.Hold, duration)
 	within(c.Interval >= MinInterval, "interval", c.Interval, fmt.Sprintf("%s or more: AWS IoT accepts 100 messages per second on one connection", MinInterval))
-	within(c.ReconnectAfter >= 0 && (c.ReconnectAfter == 0 || c.ReconnectAfter < c.Hold), "reconnect-after", c.ReconnectAfter, "a duration shorter than that of hold")
+	within(c.ReconnectAfter >= 0 && (c.ReconnectAfter == 0 || c.ReconnectAfter < c.Hold), "reconnect-after", c.ReconnectAfter, "a duration shorter than that of --hold")
 	within(c.ReconnectWindow > 0 && c.ReconnectWindow <= MaxWindow, "reconnect-window", c.ReconnectWindow, fmt.Sprintf("more than 0 and at most %s", MaxWindow))
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -145,11 +145,11 @@ func (c Config) Check() error {
 	return checkFiles(open + others)
 }
 
-// A ValueError is a setting that is out of range.
+// A ValueError is a setting that is out of range. Name is that of its flag of iot_fleet.
 type ValueError struct{ Name, Value, Want string }
 
 // Error names the setting, its value, and what it may be.
-func (e *ValueError) Error() string { return fmt.Sprintf("%s %s: want %s", e.Name, e.Value, e.Want) }
+func (e *ValueError) Error() string { return fmt.Sprintf("--%s %s: want %s", e.Name, e.Value, e.Want) }
 
 // prepareKeep makes the directory of the identities, which hold private keys: private to this user,
 // and ignored by git.

@@ -58,7 +58,7 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 // and so does where it is: the account too, as far as the credentials name it.
 func (o *controlOptions) run(ctx context.Context, console *cli.Console, operation, endpoint string, work func(*controlplane.Run) error) error {
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
-		return &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: fmt.Sprintf("more than 0 and at most %d devices per second", fleet.MaxRate)}
+		return &fleet.ValueError{Name: "rate", Value: fmt.Sprint(o.rate), Want: fmt.Sprintf("more than 0 and at most %d devices per second", fleet.MaxRate)}
 	}
 	client, where, err := o.client(ctx, console, endpoint)
 	if err != nil {
@@ -198,7 +198,7 @@ func deviceText(d controlplane.Device) string {
 func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpoint string) (_ *iot.Client, where string, err error) {
 	api, err := url.Parse(o.endpointURL)
 	if err != nil || o.endpointURL != "" && (api.Hostname() == "" || api.Scheme != "http" && api.Scheme != "https") {
-		return nil, "", &fleet.ValueError{Name: "--endpoint-url", Value: strconv.Quote(o.endpointURL), Want: "a URL, as in http://127.0.0.1:8480"}
+		return nil, "", &fleet.ValueError{Name: "endpoint-url", Value: strconv.Quote(o.endpointURL), Want: "a URL, as in http://127.0.0.1:8480"}
 	}
 	if o.endpointURL != "" && !onAWS(api.Hostname()) {
 		return iot.New(iot.Options{
@@ -208,7 +208,7 @@ func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpo
 	}
 	at := awsiot.ParseEndpoint(endpoint)
 	if endpoint != "" && !at.AWS() {
-		return nil, "", &fleet.ValueError{Name: "--endpoint-url", Value: `""`, Want: fmt.Sprintf("the control API of %s, as in http://127.0.0.1:8480", endpoint)}
+		return nil, "", &fleet.ValueError{Name: "endpoint-url", Value: `""`, Want: fmt.Sprintf("the control API of %s, as in http://127.0.0.1:8480", endpoint)}
 	}
 	if o.apply && !o.aws {
 		return nil, "", errAWS("the control plane")
@@ -296,10 +296,10 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 	var wait time.Duration
 	cmd := cli.Command("rotate {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
 		if !jobName.MatchString(name) {
-			return &fleet.ValueError{Name: "--job", Value: name, Want: "1 to 51 characters of a-z A-Z 0-9 _ -"}
+			return &fleet.ValueError{Name: "job", Value: name, Want: "1 to 51 characters of a-z A-Z 0-9 _ -"}
 		}
 		if wait < 0 {
-			return &fleet.ValueError{Name: "--wait", Value: wait.String(), Want: "a duration of 0 or more"}
+			return &fleet.ValueError{Name: "wait", Value: wait.String(), Want: "a duration of 0 or more"}
 		}
 		return o.runSelected(ctx, args, console, "rotation "+name, func(run *controlplane.Run, targets []controlplane.Target) error {
 			done, err := run.Rotate(ctx, targets, name)

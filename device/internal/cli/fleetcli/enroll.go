@@ -44,7 +44,7 @@ func newEnrollCmd(console *cli.Console) *cobra.Command {
 		// In a fleet.Config zero means the default.
 		for _, name := range []string{"concurrency", "rate", "interval", "timeout", "reconnect-window"} {
 			if f := flags.Lookup(name); f.Changed && (f.Value.String() == "0" || f.Value.String() == "0s") {
-				return &fleet.ValueError{Name: "--" + name, Value: f.Value.String(), Want: "more than 0"}
+				return &fleet.ValueError{Name: name, Value: f.Value.String(), Want: "more than 0"}
 			}
 		}
 		return runEnroll(ctx, console, o)
@@ -216,7 +216,7 @@ func (o *quotaOptions) quotas(onAWS bool) (*fleet.Quotas, error) {
 			return nil, nil
 		}
 	default:
-		return nil, &fleet.ValueError{Name: "--quotas", Value: o.mode, Want: "aws, large, off or auto"}
+		return nil, &fleet.ValueError{Name: "quotas", Value: o.mode, Want: "aws, large, off or auto"}
 	}
 	for _, set := range o.sets {
 		if err := q.Set(set); err != nil {

@@ -21,7 +21,7 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 			return err
 		}
 		if keys := provision.Keys(keys); keys != provision.DeviceKeys && keys != provision.ServiceKeys {
-			return &fleet.ValueError{Name: "--keys", Value: string(keys), Want: "device or service"}
+			return &fleet.ValueError{Name: "keys", Value: string(keys), Want: "device or service"}
 		}
 		q, err := quotas.quotas(true)
 		if err != nil {
@@ -29,7 +29,7 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 		}
 		f := fleet.PlanLaunch(devices, *cmp.Or(q, new(fleet.Quotas)), provision.Keys(keys))
 		if len(f.Limits) == 0 {
-			return &fleet.ValueError{Name: "--quotas", Value: quotas.mode, Want: "aws or large, or a --quota that is not 0: a plan follows from the quotas"}
+			return &fleet.ValueError{Name: "quotas", Value: quotas.mode, Want: "aws or large, or a --quota that is not 0: a plan follows from the quotas"}
 		}
 		if asJSON {
 			return console.JSON(f)

@@ -66,7 +66,7 @@ func fileError(path string, err error) error {
 // check checks before a long run that its report can be written.
 func (o *output) check() error {
 	if o.report != "" && o.html != "" && osfile.Locate(o.report).Same(osfile.Locate(o.html)) {
-		return &fleet.ValueError{Name: "--html", Value: o.html, Want: "another file than that of --report"}
+		return &fleet.ValueError{Name: "html", Value: o.html, Want: "another file than that of --report"}
 	}
 	for _, path := range []string{o.report, o.html} {
 		if path == "" {
