@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	interval = 20 * time.Millisecond // between pings
-	long     = 20 * interval         // much more than silence may last
+	interval = 100 * time.Millisecond // between pings
+	long     = 10 * interval          // much more than silence may last
 )
 
 // A client is a connection to the data plane, as the other end has it.
