@@ -116,7 +116,6 @@ func TestCertificatesFailsWhenALookupFails(t *testing.T) {
 		want    string
 	}{
 		"listing forbidden":      {map[string]string{list: "error AccessDeniedException"}, "listing the certificates of thing fleety_2974685"},
-		"no list":                {map[string]string{list: "{}"}, "listing the certificates of thing fleety_2974685: the answer has no list"},
 		"not JSON":               {map[string]string{list: "<html>"}, "listing the certificates of thing fleety_2974685"},
 		"describing forbidden":   {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "error AccessDeniedException"}, "thing fleety_2974685: describing certificate a"},
 		"throttled":              {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "error ThrottlingException"}, "describing certificate a"},
