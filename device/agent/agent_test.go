@@ -392,6 +392,27 @@ func (w lateWriter) Write(p []byte) (int, error) {
 }
 
 // The rotation replaces the identity by age, and the agent connects with the new one.
+// A disk that fails or is not mounted does not keep an agent offline that has read its identity.
+func TestAgentReconnectsWithoutItsDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := &network{}
+	w.config.Provision.Session.DialContext = n.dial
+	w.run(t)
+	first := w.await(t, connected)
+	certs := filepath.Join(filepath.Dir(w.config.Dir), "certs")
+	if err := os.Rename(certs, certs+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	n.set(true)
+	w.await(t, func(s agent.Status) bool { return !s.Connected })
+	n.set(false)
+	second := w.await(t, connected)
+	if second.CertificateID != first.CertificateID {
+		t.Errorf("connected with %s, then %s", first.CertificateID, second.CertificateID)
+	}
+}
+
 func TestAgentRotatesByAge(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

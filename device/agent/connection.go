@@ -102,7 +102,7 @@ func causeOf(err error) string {
 	case errors.Is(err, errClock):
 		return "clock" // it jumped
 	case !ok:
-		return "identity" // it cannot be read
+		return string(session.StageLost)
 	case e.Stage == session.StageLost && errors.Is(err, session.ErrClosedSilently):
 		return "closed" // by the server, while nothing was unanswered
 	}
@@ -110,11 +110,13 @@ func causeOf(err error) string {
 }
 
 // connectOnce connects with the present identity, which another process may have replaced, and
-// stays until the connection ends. It returns how long it lasted.
+// stays until the connection ends. It returns how long it lasted. Where a disk fails or is not
+// mounted, the identity that this process has still works.
 func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted time.Duration, err error) {
 	p := a.provision()
 	if id, err = p.Store.Load(); err != nil {
-		return nil, 0, err
+		a.Log.Error("the identity cannot be read; the agent goes on with the one that it has, until it ends", "error", err)
+		a.update(func(s *state) { id = s.identity })
 	}
 	if !sleep(ctx, time.Until(a.lastConnect.Add(connectInterval))) {
 		return id, 0, ctx.Err()
