@@ -391,7 +391,6 @@ func (w lateWriter) Write(p []byte) (int, error) {
 	return w.Conn.Write(p)
 }
 
-// The rotation replaces the identity by age, and the agent connects with the new one.
 // A disk that fails or is not mounted does not keep an agent offline that has read its identity.
 func TestAgentReconnectsWithoutItsDisk(t *testing.T) {
 	t.Parallel()
@@ -413,6 +412,7 @@ func TestAgentReconnectsWithoutItsDisk(t *testing.T) {
 	}
 }
 
+// The rotation replaces the identity by age, and the agent connects with the new one.
 func TestAgentRotatesByAge(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

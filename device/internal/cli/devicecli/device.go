@@ -53,8 +53,12 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 	}
 	claim := true
 	var id *identity.Identity
+	var unreadable error
 	if store != nil {
 		status := store.Status()
+		if status.State == identity.Unreadable && !reprovision { // it may be readable, or seen to be none, in a moment
+			unreadable = status.Problems[0]
+		}
 		// It is not needed to verify an identity, nor once a thing is registered for the one that
 		// is wanted.
 		verify, registered := status.State != identity.Absent && !reprovision, status.Pending != nil && status.Pending.Stage >= identity.Registered
@@ -67,6 +71,9 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 	console.Warn(warnings...)
 	if err := config.Join(problems, missing); err != nil {
 		return nil, err
+	}
+	if unreadable != nil {
+		return nil, &deviceError{error: unreadable, config: c}
 	}
 	if provisioned {
 		if id, err = store.Load(); errors.Is(err, identity.ErrNone) {

@@ -1,11 +1,15 @@
 package devicecli
 
 import (
+	"encoding/pem"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"example.com/fleety/device/internal/cli"
@@ -53,4 +57,31 @@ func TestLocalAPIServesShadows(t *testing.T) {
 			t.Errorf("%s %s: %s", tc.method, tc.path, w.Body)
 		}
 	}
+}
+
+// What cannot be read says nothing of whether the device has an identity: the claim, which a device
+// without one needs, is not left out.
+func TestDeviceWhoseIdentityCannotBeReadIsNotOpened(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("loop", filepath.Join(dir, "loop")); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "device.yaml")
+	text := "{serialNumber: 2974685, deviceLocation: USA, stateDir: loop, server: {endpoint: localhost}, " +
+		"bootstrap: {cacertificatepath: root.pem, privatekeypath: claim.key, certificatepath: claim.pem, provisioningTemplate: T}}"
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(filepath.Join(dir, "root.pem"), localhostRoots(t), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := open(t.Context(), &cli.Console{Log: slog.New(slog.DiscardHandler)}, config.Sources{Path: file}, false, false)
+	if !errors.Is(err, syscall.ELOOP) {
+		t.Error(err)
+	}
+}
+
+// localhostRoots returns a certificate in PEM.
+func localhostRoots(t *testing.T) []byte {
+	t.Helper()
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 }
