@@ -8,12 +8,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/hook/payload"
 )
+
+var building sync.Mutex // two builds at once compile all twice
 
 // buildHook builds the hook as it is deployed, for this machine.
 func buildHook(t testing.TB) string {
@@ -24,7 +27,9 @@ func buildHook(t testing.TB) string {
 	binary := filepath.Join(t.TempDir(), "bootstrap")
 	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "lambda.norpc", "-o", binary, ".")
 	build.Dir = filepath.FromSlash("../../../hook")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	building.Lock()
+	defer building.Unlock()
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the hook: %v\n%s", err, out)
 	}
