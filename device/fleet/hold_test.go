@@ -132,20 +132,28 @@ func TestHeldDevicesReconnectAfterDisconnect(t *testing.T) {
 // disconnect ends the connection of a client id as an operator would.
 func disconnect(t *testing.T, core *localcore.Server, clientID string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, core.APIURL()+"/connections/"+clientID, nil)
-	if err != nil {
-		t.Error(err)
-		return
-	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	answer, err := client.Do(request)
-	if err != nil {
-		t.Error(err)
+	for retry := time.Tick(20 * time.Millisecond); ; <-retry {
+		request, err := http.NewRequestWithContext(ctx, http.MethodDelete, core.APIURL()+"/connections/"+clientID, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		answer, err := client.Do(request)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		answer.Body.Close()
+		if answer.StatusCode == http.StatusNotFound { // the device is about to connect again
+			continue
+		}
+		if answer.StatusCode/100 != 2 {
+			t.Errorf("DeleteConnection answered %s", answer.Status)
+		}
 		return
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode/100 != 2 {
-		t.Errorf("DeleteConnection answered %s", answer.Status)
 	}
 }
 
