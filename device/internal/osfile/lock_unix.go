@@ -12,10 +12,13 @@ import (
 )
 
 // Lock locks a file, which it creates with mode 0600 if it is missing, and writes the process id
-// into it. It waits 100 ms at most. On a disk that cannot be written it locks a file that exists,
+// into it. It waits about 100 ms. On a disk that cannot be written it locks a file that exists,
 // if readOnly is set.
 func Lock(path string, readOnly bool) (Unlock, error) {
-	for deadline := time.Now().Add(lookTime); ; time.Sleep(5 * time.Millisecond) {
+	// Tries are counted: on a busy machine one may take longer than all of lookTime, and find that the
+	// last holder has removed the file meanwhile.
+	const pause = 5 * time.Millisecond
+	for tries := lookTime / pause; ; tries-- {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 		if errors.Is(err, syscall.EROFS) && readOnly {
 			f, err = os.Open(path)
@@ -33,7 +36,8 @@ func Lock(path string, readOnly bool) (Unlock, error) {
 		if err != nil {
 			f.Close()
 			locked := errors.Is(err, syscall.EWOULDBLOCK)
-			if (locked || errors.Is(err, syscall.ESTALE)) && time.Now().Before(deadline) {
+			if (locked || errors.Is(err, syscall.ESTALE)) && tries > 0 {
+				time.Sleep(pause)
 				continue
 			}
 			if locked {

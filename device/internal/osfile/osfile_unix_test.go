@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -99,4 +100,25 @@ func TestFileThatIsNotInPlaceIsStale(t *testing.T) {
 			t.Errorf("%v, want %v", err, step.want)
 		}
 	}
+}
+
+// A holder that removes the file, however many there are in turn, is no fault of the file system.
+func TestLockOfAFileThatIsRemovedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	var holders sync.WaitGroup
+	for range 8 {
+		holders.Go(func() {
+			for range 50 {
+				unlock, err := osfile.Lock(path, false)
+				if err == nil {
+					err = unlock(true)
+				}
+				if err != nil && !errors.Is(err, osfile.ErrLocked) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	holders.Wait()
 }
