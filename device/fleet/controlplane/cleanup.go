@@ -105,7 +105,7 @@ func (r *Run) CleanupType(ctx context.Context, thingType string) (Counts, error)
 // not survive the removal of what the page before had.
 func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, error) {
 	things, err := list(ctx, iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType, MaxResults: aws.Int32(pageSize)}),
-		func(page *iot.ListThingsOutput) []types.ThingAttribute { return page.Things })
+		func(page *iot.ListThingsOutput) ([]types.ThingAttribute, *string) { return page.Things, page.NextToken })
 	if err == nil && len(things) == 0 { // as of a type that does not exist, which would be a success
 		_, err = r.Client.DescribeThingType(ctx, &iot.DescribeThingTypeInput{ThingTypeName: &thingType})
 	}

@@ -210,7 +210,9 @@ func (r *Run) certificate(ctx context.Context, id string) (c Certificate, err er
 	d := described.CertificateDescription
 	c = Certificate{ID: id, Status: d.Status, Created: aws.ToTime(d.CreationDate), arn: aws.ToString(d.CertificateArn)}
 	policies, err := list(ctx, iot.NewListAttachedPoliciesPaginator(r.Client, &iot.ListAttachedPoliciesInput{Target: &c.arn}),
-		func(page *iot.ListAttachedPoliciesOutput) []types.Policy { return page.Policies })
+		func(page *iot.ListAttachedPoliciesOutput) ([]types.Policy, *string) {
+			return page.Policies, page.NextMarker
+		})
 	if err != nil {
 		return c, err
 	}
@@ -218,26 +220,33 @@ func (r *Run) certificate(ctx context.Context, id string) (c Certificate, err er
 		c.Policies = append(c.Policies, aws.ToString(p.PolicyName))
 	}
 	c.Things, err = list(ctx, iot.NewListPrincipalThingsPaginator(r.Client, &iot.ListPrincipalThingsInput{Principal: &c.arn}),
-		func(page *iot.ListPrincipalThingsOutput) []string { return page.Things })
+		func(page *iot.ListPrincipalThingsOutput) ([]string, *string) { return page.Things, page.NextToken })
 	return c, err
 }
 
-// list returns what all pages of a paginator of the AWS SDK have. AWS IoT writes a list that is empty,
-// too: without one a claim would be taken for a certificate that has no policy.
+// list returns what all pages of a paginator of the AWS SDK have; of returns that of one page, and the
+// token of the next one. AWS IoT writes a list that is empty, too: without one a claim would be taken
+// for a certificate that has no policy. The AWS SDK would end at a token that is repeated, or never.
 func list[P, T any](ctx context.Context, pages interface {
 	HasMorePages() bool
 	NextPage(context.Context, ...func(*iot.Options)) (P, error)
-}, of func(P) []T) (all []T, err error) {
+}, of func(P) ([]T, *string)) (all []T, err error) {
+	seen := map[string]bool{}
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			return all, err
 		}
-		items := of(page)
+		items, next := of(page)
 		if items == nil {
 			return all, ErrIncomplete
 		}
 		all = append(all, items...)
+		token := aws.ToString(next)
+		if seen[token] {
+			return all, fmt.Errorf("%w: the token of its next page is that of an earlier one", ErrIncomplete)
+		}
+		seen[token] = token != "" // which is that of no page
 	}
 	return all, nil
 }
@@ -256,7 +265,7 @@ func targets(of string, things []string, err error) (list []Target, _ error) {
 // principals returns the ARNs of what is attached to a thing; none when there is no such thing.
 func (r *Run) principals(ctx context.Context, thing string) ([]string, error) {
 	arns, err := list(ctx, iot.NewListThingPrincipalsPaginator(r.Client, &iot.ListThingPrincipalsInput{ThingName: &thing}),
-		func(page *iot.ListThingPrincipalsOutput) []string { return page.Principals })
+		func(page *iot.ListThingPrincipalsOutput) ([]string, *string) { return page.Principals, page.NextToken })
 	if isNotFound(err) {
 		return nil, nil
 	}

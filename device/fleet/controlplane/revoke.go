@@ -45,7 +45,7 @@ func (r *Run) Revoke(ctx context.Context, targets []Target, status types.Certifi
 // ThingsInGroup returns the things of a thing group and of the groups in it.
 func (r *Run) ThingsInGroup(ctx context.Context, group string) ([]Target, error) {
 	names, err := list(ctx, iot.NewListThingsInThingGroupPaginator(r.Client, &iot.ListThingsInThingGroupInput{ThingGroupName: &group, Recursive: true, MaxResults: aws.Int32(pageSize)}),
-		func(page *iot.ListThingsInThingGroupOutput) []string { return page.Things })
+		func(page *iot.ListThingsInThingGroupOutput) ([]string, *string) { return page.Things, page.NextToken })
 	return targets("group "+group, names, err)
 }
 

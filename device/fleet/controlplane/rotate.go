@@ -159,8 +159,8 @@ func (r *Run) results(ctx context.Context, done *Rotation) error {
 	done.Results = map[types.JobExecutionStatus]int{}
 	for _, id := range done.Jobs {
 		executions, err := list(ctx, iot.NewListJobExecutionsForJobPaginator(r.Client, &iot.ListJobExecutionsForJobInput{JobId: &id}),
-			func(page *iot.ListJobExecutionsForJobOutput) []types.JobExecutionSummaryForJob {
-				return page.ExecutionSummaries
+			func(page *iot.ListJobExecutionsForJobOutput) ([]types.JobExecutionSummaryForJob, *string) {
+				return page.ExecutionSummaries, page.NextToken
 			})
 		if err != nil && !isNotFound(err) {
 			return fmt.Errorf("listing the executions of job %s: %w", id, err)

@@ -1,6 +1,7 @@
 package controlplane_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -342,4 +343,76 @@ func TestRotateResumesThingsThatTwoTargetsName(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestTokenThatIsRepeatedEndsAList has a server name the same next page for ever.
+func TestTokenThatIsRepeatedEndsAList(t *testing.T) {
+	t.Parallel()
+	core := startEmulator(t)
+	made := enroll(t, core, "2974680000001", 1)
+	whole, _ := newRun(core, true)
+	rotation, err := whole.Rotate(t.Context(), []controlplane.Target{{ThingName: made.Devices[0].ThingName}}, "night")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificates, things := statuses(core)
+	for name, do := range map[string]func(*controlplane.Run) error{
+		"the things of a certificate": func(r *controlplane.Run) error {
+			_, err := r.Revoke(t.Context(), []controlplane.Target{{CertificateID: made.Devices[0].CertificateID}}, types.CertificateStatusRevoked)
+			return err
+		},
+		"the certificates of a thing": func(r *controlplane.Run) error {
+			_, err := r.Revoke(t.Context(), []controlplane.Target{{ThingName: made.Devices[0].ThingName}}, types.CertificateStatusRevoked)
+			return err
+		},
+		"the things of a type": func(r *controlplane.Run) error {
+			_, err := r.CleanupType(t.Context(), "fleety")
+			return err
+		},
+		"the things of a group": func(r *controlplane.Run) error {
+			_, err := r.ThingsInGroup(t.Context(), "fleet-provisioning-group")
+			return err
+		},
+		"the executions of a job": func(r *controlplane.Run) error {
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			return r.AwaitJobs(ended, &rotation)
+		},
+	} {
+		run, _ := newRun(core, true)
+		run.Client = iot.New(run.Client.Options(), func(o *iot.Options) {
+			o.HTTPClient = &repeatingClient{BuildableClient: awshttp.NewBuildableClient()}
+		})
+		if err := do(run); !errors.Is(err, controlplane.ErrIncomplete) {
+			t.Errorf("%s: error %v, want ErrIncomplete", name, err)
+		}
+	}
+	if c, left := statuses(core); !maps.Equal(c, certificates) || !slices.Equal(left, things) {
+		t.Errorf("changed certificates to %v, things to %v", c, left)
+	}
+}
+
+// repeatingClient has each list continue with the same page, and gives up after a hundred of them.
+type repeatingClient struct {
+	*awshttp.BuildableClient
+	requests atomic.Int32
+}
+
+func (c *repeatingClient) Do(r *http.Request) (*http.Response, error) {
+	if c.requests.Add(1) > 100 {
+		return nil, errors.New("a hundred requests")
+	}
+	query := r.URL.Query()
+	query.Del("nextToken")
+	query.Del("marker")
+	r.URL.RawQuery = query.Encode()
+	response, err := c.BuildableClient.Do(r)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return response, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	body = bytes.Replace(body, []byte("{"), []byte(`{"nextToken":"again","nextMarker":"again",`), 1)
+	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return response, err
 }
