@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
@@ -31,7 +32,10 @@ import (
 )
 
 // attempts at one request: other users of the account take their part of AWS's rates, too.
-const attempts = 6
+const (
+	attempts       = 6
+	requestTimeout = 30 * time.Second // of each
+)
 
 // controlOptions are what the commands of the control plane share.
 type controlOptions struct {
@@ -200,9 +204,11 @@ func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpo
 	if err != nil || o.endpointURL != "" && (api.Hostname() == "" || api.Scheme != "http" && api.Scheme != "https") {
 		return nil, "", &fleet.ValueError{Name: "endpoint-url", Value: strconv.Quote(o.endpointURL), Want: "a URL, as in http://127.0.0.1:8480"}
 	}
+	// Without a limit a change would wait for a server that is silent for ever, also after Ctrl-C.
+	httpClient := awshttp.NewBuildableClient().WithTimeout(requestTimeout)
 	if o.endpointURL != "" && !onAWS(api.Hostname()) {
 		return iot.New(iot.Options{
-			BaseEndpoint: &o.endpointURL, Region: "us-east-1",
+			BaseEndpoint: &o.endpointURL, Region: "us-east-1", HTTPClient: httpClient,
 			Credentials: aws.AnonymousCredentials{}, RetryMode: aws.RetryModeAdaptive, RetryMaxAttempts: attempts,
 		}), api.Host, nil
 	}
@@ -214,7 +220,7 @@ func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpo
 		return nil, "", errAWS("the control plane")
 	}
 	// Without a Region of the endpoint it is that of the configuration.
-	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithRegion(at.Region),
+	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithRegion(at.Region), awsconfig.WithHTTPClient(httpClient),
 		awsconfig.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) { console.Log.Debug(fmt.Sprintf(format, v...)) })))
 	if err != nil {
 		return nil, "", &cli.UsageError{Err: fmt.Errorf("reading the configuration of the aws CLI: %w", err)}

@@ -3,12 +3,15 @@ package fleetcli
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/spf13/cobra"
 
 	"example.com/fleety/device/fleet"
@@ -131,6 +134,61 @@ func TestReportThatCannotBeWrittenIsPrinted(t *testing.T) {
 		err := o.write(&cli.Console{Streams: term.Streams{Out: &out}}, &fleet.Report{Endpoint: "localhost"})
 		if code := explain(err).Code; err == nil || code != cli.ExitFailed || !strings.Contains(out.String(), "localhost") {
 			t.Errorf("%v, exit code %d\n%s", err, code, out.String())
+		}
+	}
+}
+
+// TestReportTakesNoPlaceOfAnEarlierOne has a folder in the place of the earlier report's new name.
+func TestReportTakesNoPlaceOfAnEarlierOne(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "r.json")
+	if err := os.Mkdir(filepath.Join(dir, "r-19700101T000007.000Z.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	console := &cli.Console{Streams: term.Streams{Out: io.Discard, Err: io.Discard}}
+	for _, endpoint := range []string{"earlier", "later"} {
+		o := output{report: path}
+		r := &fleet.Report{FormatVersion: fleet.ReportVersion, Command: "enroll", Endpoint: endpoint, Started: time.Unix(int64(len(endpoint)), 0)}
+		if err := o.keepEarlier(console, r); (err != nil) != (endpoint == "later") || err != nil && !strings.Contains(err.Error(), o.report) {
+			t.Errorf("%s report: %v", endpoint, err)
+		}
+		if err := o.write(console, r); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readFile(o.report, fleet.ReadReport); err != nil || got.Endpoint != endpoint {
+			t.Errorf("%s report: %+v, %v", endpoint, got, err)
+		}
+	}
+	if got, err := readFile(path, fleet.ReadReport); err != nil || got.Endpoint != "earlier" {
+		t.Errorf("the earlier report is %+v, %v", got, err)
+	}
+}
+
+// TestReportWhoseNameIsTooLongIsRejectedBeforeTheRun tries every length of a name.
+func TestReportWhoseNameIsTooLongIsRejectedBeforeTheRun(t *testing.T) {
+	dir := t.TempDir()
+	for n := range 260 {
+		o := output{report: filepath.Join(dir, strings.Repeat("r", n)+".json")}
+		checked := o.check()
+		if err := o.write(&cli.Console{Streams: term.Streams{Out: io.Discard}}, &fleet.Report{}); (checked == nil) != (err == nil) {
+			t.Fatalf("a name of %d characters: check %v, write %v", n+5, checked, err)
+		}
+	}
+}
+
+// TestSilentServerIsNotWaitedForEver looks at the clients of AWS and of an emulator.
+func TestSilentServerIsNotWaitedForEver(t *testing.T) {
+	for name, value := range map[string]string{"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"} {
+		t.Setenv(name, value)
+	}
+	for _, url := range []string{"", "http://127.0.0.1:8480"} {
+		o := controlOptions{endpointURL: url}
+		client, _, err := o.client(t.Context(), &cli.Console{}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, ok := client.Options().HTTPClient.(*awshttp.BuildableClient); !ok || c.GetTimeout() <= 0 {
+			t.Errorf("the client of %q waits for ever", url)
 		}
 	}
 }

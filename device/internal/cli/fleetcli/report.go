@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +64,8 @@ func fileError(path string, err error) error {
 	return &cli.UsageError{Err: fmt.Errorf("file %s: %w", path, err)}
 }
 
-// check checks before a long run that its report can be written.
+// check checks before a long run that its report can be written, under names as long as those of
+// [osfile.Replace].
 func (o *output) check() error {
 	if o.report != "" && o.html != "" && osfile.Locate(o.report).Same(osfile.Locate(o.html)) {
 		return &fleet.ValueError{Name: "html", Value: o.html, Want: "another file than that of --report"}
@@ -72,7 +74,7 @@ func (o *output) check() error {
 		if path == "" {
 			continue
 		}
-		probe, err := os.CreateTemp(filepath.Dir(path), ".report-*")
+		probe, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return fileError(path, err)
 		}
@@ -86,7 +88,7 @@ func (o *output) check() error {
 }
 
 // keepEarlier renames the report of an earlier run that is in the place of this one: without it
-// cleanup does not find what that run made.
+// cleanup does not find what that run made. Where that fails, this one gets another name.
 func (o *output) keepEarlier(console *cli.Console, r *fleet.Report) error {
 	if o.report == "" {
 		return nil
@@ -97,11 +99,19 @@ func (o *output) keepEarlier(console *cli.Console, r *fleet.Report) error {
 	}
 	extension := filepath.Ext(o.report)
 	kept := strings.TrimSuffix(o.report, extension) + earlier.Started.UTC().Format("-20060102T150405.000Z") + extension
-	if err := os.Rename(o.report, kept); err != nil {
-		return fmt.Errorf("keeping the report of an earlier run: %w", err)
+	err = os.Rename(o.report, kept)
+	if err == nil {
+		console.Note("the report of an earlier run is now " + kept)
+		return nil
 	}
-	console.Note("the report of an earlier run is now " + kept)
-	return nil
+	err = fmt.Errorf("keeping the report of an earlier run: %w", err)
+	f, createErr := os.CreateTemp(filepath.Dir(o.report), "report-*.json")
+	if createErr != nil {
+		o.report = ""
+		return errors.Join(err, createErr)
+	}
+	o.report = f.Name()
+	return errors.Join(fmt.Errorf("%w; that of this run is %s", err, o.report), f.Close())
 }
 
 // write writes the report to its destinations, to all that can be written.
