@@ -82,21 +82,32 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 		if err != nil {
 			return Documents{}, fmt.Errorf("deviceStatements: %w", err)
 		}
-		var statements []map[string]any
-		incomplete := func(s map[string]any) bool {
-			return s["Effect"] == nil || cmp.Or(s["Action"], s["NotAction"]) == nil || cmp.Or(s["Resource"], s["NotResource"]) == nil
-		}
-		if err := json.Unmarshal(data, &statements); err != nil || len(statements) == 0 || slices.ContainsFunc(statements, incomplete) {
+		var statements []any
+		err = json.Unmarshal(data, &statements)
+		d.ExtraPolicy = compact(map[string]any{"Version": "2012-10-17", "Statement": statements})
+		if err != nil || incomplete(d.ExtraPolicy) {
 			return Documents{}, fmt.Errorf("deviceStatements: %s is not a JSON list of policy statements, each with Effect, Action and Resource, as in [{\"Effect\": \"Allow\", …}]", o.DeviceStatements)
 		}
-		d.ExtraPolicy = compact(map[string]any{"Version": "2012-10-17", "Statement": statements})
 	}
 	return d, nil
 }
 
+// incomplete reports whether a policy has no statement, or one that lacks what each must have.
+func incomplete(policy string) bool {
+	statement := object(policy)["Statement"]
+	statements, list := statement.([]any)
+	if !list {
+		statements = []any{statement} // one alone is no list
+	}
+	return len(statements) == 0 || slices.ContainsFunc(statements, func(statement any) bool {
+		s, _ := statement.(map[string]any)
+		return s["Effect"] != "Allow" && s["Effect"] != "Deny" || cmp.Or(s["Action"], s["NotAction"]) == nil || cmp.Or(s["Resource"], s["NotResource"]) == nil
+	})
+}
+
 // Check finds documents that are longer than AWS accepts, as they will be deployed with these
-// options, and a template that names what the stack does not create, so that no device could be
-// registered.
+// options, policies with a statement that is incomplete, and a template that names what the stack
+// does not create, so that no device could be registered.
 func (p *Props) Check() error {
 	home := p.ClaimCertificates[0]
 	problems := p.checkTemplate()
@@ -115,6 +126,9 @@ func (p *Props) Check() error {
 		{"rotation_policy.json", p.fill(p.RotationPolicy), maxPolicy},
 		{"deviceStatements", p.fill(p.ExtraPolicy), maxPolicy},
 	} {
+		if document.limit == maxPolicy && document.text != "" && incomplete(document.text) {
+			problems = append(problems, fmt.Errorf("%s: a policy has a list of statements, each with Effect, Action and Resource", document.name))
+		}
 		resolved := strings.NewReplacer(
 			*awscdk.Aws_PARTITION(), home.Partition, *awscdk.Aws_REGION(), home.Region, *awscdk.Aws_ACCOUNT_ID(), home.Account,
 		).Replace(document.text)
