@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"net"
@@ -170,12 +171,31 @@ func TestDifferenceIsReported(t *testing.T) {
 	}
 }
 
+// An endpoint that no check can connect to is no endpoint that differs, and nothing is left at its
+// API.
 func TestUnreachableEndpoint(t *testing.T) {
 	t.Parallel()
-	_, c := start(t, "shadow")
-	c.API = "http://127.0.0.1:1"
-	if _, err := conformance.Run(t.Context(), c); !errors.Is(err, conformance.ErrUnreachable) {
-		t.Errorf("error %v", err)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent.Close()
+	for name, change := range map[string]func(*conformance.Config){
+		"no API":          func(c *conformance.Config) { c.API = "http://127.0.0.1:1" },
+		"no MQTT":         func(c *conformance.Config) { c.Endpoint = silent.Addr().String() },
+		"root of another": func(c *conformance.Config) { c.Roots = x509.NewCertPool() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			core, c := start(t, "shadow")
+			before := owned(core)
+			change(&c)
+			if _, err := conformance.Run(t.Context(), c); !errors.Is(err, conformance.ErrUnreachable) {
+				t.Errorf("error %v", err)
+			}
+			if diff := cmp.Diff(before, owned(core)); diff != "" {
+				t.Errorf("left over:\n%s", diff)
+			}
+		})
 	}
 }
 

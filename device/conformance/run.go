@@ -99,7 +99,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		for _, what := range report.LeftOver {
 			err = fmt.Errorf("%w; could not delete %s", err, what)
 		}
-		return nil, fmt.Errorf("preparing a certificate and a policy at %s: %w", cmp.Or(c.API, host), err)
+		return nil, fmt.Errorf("preparing the checks at %s: %w", cmp.Or(c.API, host), err)
 	}
 	defer r.clean(ctx, setup, report)
 	report.Results = make([]Result, len(c.Checks))
@@ -122,7 +122,7 @@ func (r *run) newScript(prefix string) *script {
 	return &script{run: r, vars: vars, principals: map[string]*tls.Certificate{}, clients: map[string]*client{}, tickets: tls.NewLRUClientSessionCache(1)}
 }
 
-// setUp makes the certificate that most checks use, and learns the account.
+// setUp makes the certificate that most checks use, learns the account, and connects once.
 func (r *run) setUp(ctx context.Context, s *script) error {
 	if err := s.principal(ctx, "All", false, `{"Effect":"Allow","Action":"iot:*","Resource":"*"}`); err != nil {
 		return err
@@ -137,7 +137,18 @@ func (r *run) setUp(ctx context.Context, s *script) error {
 		"allowAll": s.vars["Allpolicy"], "all": s.vars["Allid"], "allarn": s.vars["Allarn"], "run": s.vars["p"],
 		"arn": r.arn, "partition": arn.Partition, "account": arn.Account, "region": arn.Region, "role": r.config.Role, "host": r.host, "alpnPort": fmt.Sprint(r.config.ALPNPort),
 	}
-	return nil
+	// Where no check can connect, none of them says anything about the endpoint.
+	config, err := s.tlsConfig("All", nil)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", r.address)
+	if err != nil {
+		return fmt.Errorf("%w: connecting to %s: %w", ErrUnreachable, r.address, err)
+	}
+	return conn.Close()
 }
 
 // clean deletes what a script made, the last first, even after ctx has ended.

@@ -47,7 +47,7 @@ func explain(err error) cli.Explanation {
 	case errors.Is(err, conformance.ErrDenied):
 		return cli.Explanation{Code: cli.ExitDenied, Hint: "name other AWS credentials in the environment, for example with AWS_PROFILE"}
 	case errors.Is(err, conformance.ErrUnreachable):
-		return cli.Explanation{Code: cli.ExitTemporary, Hint: "check --endpoint and --api"}
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "check --endpoint, --api and --root"}
 	case errors.Is(err, records.ErrLocked):
 		return cli.Explanation{Code: cli.ExitFailed}
 	case errors.Is(err, errAbsent), errors.Is(err, errEnded):
