@@ -16,6 +16,9 @@ import (
 // maxProblems are enough to see what is wrong with a file.
 const maxProblems = 100
 
+// punctuation is what headings may have, spaces of all kinds too.
+var punctuation = regexp.MustCompile(`[^\pL\pN]+`)
+
 // firstSeparator finds the separator in the first line that has text.
 var firstSeparator = regexp.MustCompile(`^(?:\s*\n)*(?:"[^"]*"|[^",;\t\n])*([,;\t])`)
 
@@ -51,7 +54,7 @@ func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 		}
 		if column < 0 {
 			column = slices.IndexFunc(record, func(field string) bool {
-				return strings.EqualFold(strings.NewReplacer(" ", "", "_", "", "-", "").Replace(field), Key)
+				return strings.EqualFold(punctuation.ReplaceAllString(field, ""), Key)
 			})
 			if column >= 0 {
 				continue

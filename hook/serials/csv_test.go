@@ -23,6 +23,7 @@ func TestRead(t *testing.T) {
 		"byte order mark":       {"\ufeffserialNumber\n2974681\n", []string{"2974681"}},
 		"mark and quotes":       {"\ufeff\"model\",\"serialNumber\"\r\n\"A\",\"2974681\"\r\n", []string{"2974681"}},
 		"heading in words":      {"Model,Serial Number\nA,2974681\n", []string{"2974681"}},
+		"other spaces":          {"Model,Serial\u00a0Number\u00a0:\u200b\n2974680,2974681\n", []string{"2974681"}},
 		"heading in snake case": {"model,serial_number\nA,2974681\n", []string{"2974681"}},
 		"more columns":          {"2974681,red\n2974682,blue,9\n", []string{"2974681", "2974682"}},
 		"quoted":                {"\"2974681\",\"a,b\"\n", []string{"2974681"}},

@@ -585,6 +585,8 @@ func TestReadTargets(t *testing.T) {
 		"mark and quotes":  {"\ufeff\"Region\",\"thingName\"\r\n\"USA\",\"a\"\r\n", []controlplane.Target{{ThingName: "a"}}},
 		"mark alone":       {"\ufeff", nil},
 		"names in words":   {"Region,Thing Name \nUSA,a\n", []controlplane.Target{{ThingName: "a"}}},
+		"other spaces":     {"Region;Thing\u00a0Name\u00a0:\u200b\n1;a\n", []controlplane.Target{{ThingName: "a"}}},
+		"a name like ours": {"x,thing-name-1\n", []controlplane.Target{{ThingName: "x"}}},
 		"names in snakes":  {"region,certificate_id\nUSA," + id + "\n", []controlplane.Target{{CertificateID: id}}},
 		"quotes, comments": {"# old\n\"a\", stolen\n", []controlplane.Target{{ThingName: "a"}}},
 		"empty":            {"", nil},

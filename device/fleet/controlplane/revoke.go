@@ -81,7 +81,7 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 		line, _ := c.FieldPos(0)
 		if column < 0 {
 			column = slices.IndexFunc(fields, func(f string) bool {
-				name = strings.ToLower(strings.NewReplacer(" ", "", "_", "", "-", "").Replace(f))
+				name = strings.ToLower(punctuation.ReplaceAllString(f, ""))
 				return name == "thingname" || name == "certificateid" || name == "certificatearn"
 			})
 			if column >= 0 {
@@ -110,6 +110,7 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 }
 
 var (
+	punctuation      = regexp.MustCompile(`[^\pL\pN]+`) // of headings; spaces of all kinds, too
 	arnOfCertificate = regexp.MustCompile(`^arn:.*:cert/`)
 	// firstSeparator finds the separator in the first line that has text and is no comment.
 	firstSeparator = regexp.MustCompile(`^(?:\s*\n|#.*\n)*(?:"[^"]*"|[^#",;\t\n])*([,;\t])`)
