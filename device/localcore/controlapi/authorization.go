@@ -75,25 +75,22 @@ func (a *api) testAuthorization(clientID string, principal registry.Target, info
 	policies = slices.DeleteFunc(policies, func(d registry.PolicyDocument) bool { return slices.Contains(skip, d.Name) })
 	session, results := a.Session(certificateID, clientID), []object{}
 	for _, info := range infos {
-		action := actions[info.ActionType]
-		if action == "" {
+		if actions[info.ActionType] == "" {
 			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", awsiot.Clip(info.ActionType))
 		}
 		for _, resource := range info.Resources {
-			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, policies, func(p registry.PolicyDocument) policy.Decision {
-				return a.Evaluate([]registry.PolicyDocument{p}, action, resource, session)
-			}))
+			results = append(results, a.authResult(info.ActionType, resource, session, policies))
 		}
 	}
 	return object{"authResults": results}, nil
 }
 
 // authResult lists what each policy by itself decides.
-func (a *api) authResult(info authInfo, policies []registry.PolicyDocument, evaluate func(registry.PolicyDocument) policy.Decision) object {
+func (a *api) authResult(actionType, resource string, session *policy.Session, policies []registry.PolicyDocument) object {
 	allowed, implicit, explicit := []object{}, []object{}, []object{}
 	for _, p := range policies {
 		list := &implicit
-		if d := evaluate(p); d.Allowed {
+		if d := a.Evaluate([]registry.PolicyDocument{p}, actions[actionType], resource, session); d.Allowed {
 			list = &allowed
 		} else if d.Statement != nil {
 			list = &explicit
@@ -108,7 +105,7 @@ func (a *api) authResult(info authInfo, policies []registry.PolicyDocument, eval
 	}
 	by := func(policies []object) object { return object{"policies": policies} }
 	return object{
-		"authInfo": info, "authDecision": decision, "missingContextValues": []string{},
+		"authInfo": authInfo{actionType, []string{resource}}, "authDecision": decision, "missingContextValues": []string{},
 		"allowed": by(allowed), "denied": object{"implicitDeny": by(implicit), "explicitDeny": by(explicit)},
 	}
 }
