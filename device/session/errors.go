@@ -48,6 +48,12 @@ var (
 	ErrSigning       = errors.New("signing with the private key")       // the key failed, which may be in hardware, not the network
 )
 
+// A timeoutError is a [context.DeadlineExceeded] that says what has taken how long, and only that.
+type timeoutError string
+
+func (e timeoutError) Error() string { return string(e) }
+func (timeoutError) Unwrap() error   { return context.DeadlineExceeded }
+
 // An Error is the end of an attempt or of a session. Find it with [errors.As]; find its cause (a
 // [*ConnackError], [*SubackError], [*ProxyError], [*awsiot.ValidityError], [tls.AlertError],
 // [*net.DNSError], [x509.UnknownAuthorityError], [ErrClosedSilently] and so on) likewise.

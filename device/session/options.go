@@ -140,7 +140,7 @@ func (o *Options) limit(ctx context.Context) (context.Context, context.CancelFun
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= timeout {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout, context.DeadlineExceeded))
+	return context.WithTimeoutCause(ctx, timeout, timeoutError(fmt.Sprintf("no answer within %v", timeout)))
 }
 
 // pingInterval is when PINGREQ is due, pingTimeout how long PINGRESP may take.

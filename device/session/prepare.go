@@ -111,7 +111,7 @@ func (o Options) prepare(ctx context.Context, helloTimeout time.Duration) (*Prep
 			if m.in.Load() != received {
 				continue
 			}
-			err = fmt.Errorf("%w within %v (%w)", ErrNoServerHello, helloTimeout, context.DeadlineExceeded)
+			err = fmt.Errorf("%w %w", ErrNoServerHello, timeoutError(fmt.Sprintf("within %v", helloTimeout)))
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		}

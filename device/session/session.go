@@ -240,7 +240,7 @@ func (s *Session) await(ctx context.Context, r *request) error {
 			ponged = s.ping()
 			s.mu.Unlock()
 		case <-ponged:
-			return fmt.Errorf("no answer within %v, but one to a later PINGREQ: %w", s.o.AnswerTimeout, context.DeadlineExceeded)
+			return timeoutError(fmt.Sprintf("no answer within %v, but one to a later PINGREQ", s.o.AnswerTimeout))
 		}
 	}
 }
