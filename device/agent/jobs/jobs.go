@@ -14,7 +14,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -70,6 +72,7 @@ type Service struct {
 	Config                 // Settings is guarded by mu
 	notified chan struct{} // receives a value when the jobs of the thing may have changed
 	changed  chan struct{} // receives a value when the execution has progressed
+	unread   int           // how often reading the execution on stable storage is still tried; used by New and Serve
 
 	mu      sync.Mutex
 	current *execution // nil if none is in progress
@@ -87,13 +90,37 @@ func New(c Config) *Service {
 	if c.bootID == nil {
 		c.bootID = bootID
 	}
-	current, err := load(c.Dir)
-	if err != nil {
-		c.Log.Error("the execution fails if AWS IoT still has it", "error", err)
-	}
-	s := &Service{Config: c, notified: make(chan struct{}, 1), changed: make(chan struct{}, 1), current: current, results: map[string]uint64{}}
+	s := &Service{Config: c, notified: make(chan struct{}, 1), changed: make(chan struct{}, 1), unread: maxReads, results: map[string]uint64{}}
 	s.Set(c.Settings)
+	if err := s.read(); err != nil {
+		c.Log.Error("no job is carried out before the disk can be read", "error", err)
+	}
 	return s
+}
+
+// maxReads is how often the execution on stable storage is tried to be read, with pauses that grow to
+// minutes: a disk may fail for a moment.
+const maxReads = 10
+
+// read reads the execution that an earlier process has left, once that succeeds. What the disk does
+// not give is lost in the end, as what is damaged is at once.
+func (s *Service) read() error {
+	if s.unread == 0 {
+		return nil
+	}
+	current, err := load(s.Dir)
+	s.unread--
+	if cannot := new(fs.PathError); errors.As(err, &cannot) && s.unread > 0 {
+		return err
+	}
+	s.unread = 0
+	if err != nil {
+		s.Log.Error("the execution fails if AWS IoT still has it", "error", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current = current
+	return nil
 }
 
 // Set replaces the settings, which count from the next step on.
@@ -248,6 +275,9 @@ func (s *Service) Serve(ctx context.Context, conn session.Shared) error {
 // which one in progress is: a job that was deleted and created again has the same id and number. A
 // policy need not allow to describe any other.
 func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) (wait bool, err error) {
+	if err := s.read(); err != nil {
+		return false, err
+	}
 	s.mu.Lock()
 	e := s.current.clone()
 	s.mu.Unlock()

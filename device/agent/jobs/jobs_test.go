@@ -737,6 +737,49 @@ func TestDamagedRecordIsIgnored(t *testing.T) {
 	}
 }
 
+// A disk that cannot be read for a moment fails no execution, and one that never can be does not keep
+// the device from its jobs.
+func TestRecordThatCannotBeReadIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]awsiot.JobExecutionStatus{"for a moment": awsiot.JobSucceeded, "for ever": awsiot.JobFailed} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.handler("h", `test "$IOT_JOB_ATTEMPT" = 2 || sleep 60`)
+			b.create("j", runHandler("h"))
+			b.powerOn()
+			for b.execution("j").StatusDetails["step"] == "" {
+				b.pause("the step")
+			}
+			b.powerOff()
+			path := filepath.Join(b.config.Dir, stateFile)
+			if err := errors.Join(os.Rename(path, path+".old"), os.Symlink(stateFile, path)); err != nil { // a loop
+				t.Fatal(err)
+			}
+			s := New(b.config)
+			b.service = s
+			for range maxReads - 2 {
+				if _, err := s.advance(t.Context(), (*conn)(b), false); !errors.Is(err, syscall.ELOOP) {
+					t.Fatal(err)
+				}
+			}
+			b.await("j", awsiot.JobInProgress)
+			if want == awsiot.JobSucceeded {
+				if err := os.Rename(path+".old", path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			var serving sync.WaitGroup
+			serving.Go(func() { _ = s.Serve(ctx, (*conn)(b)) })
+			b.await("j", want)
+			stop()
+			serving.Wait()
+			s.stopWorker()
+		})
+	}
+}
+
 func TestStateThatCannotBeStoredFailsTheJob(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
