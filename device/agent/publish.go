@@ -48,8 +48,10 @@ type publisher struct {
 
 // publish sends messages, in their order, until the connection ends.
 func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
+	began := time.Now()
 	for batches := 0; ; {
-		sent, err := p.publishNext(ctx, conn)
+		// By a clock that has jumped since, as to a wrong year, messages may seem to be too old.
+		sent, err := p.publishNext(ctx, conn, began.Add(time.Since(began)))
 		if err != nil {
 			return err
 		}
@@ -73,8 +75,8 @@ func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
 	}
 }
 
-// publishNext sends the next messages, if there are any.
-func (p *publisher) publishNext(ctx context.Context, conn *session.Session) (sent bool, err error) {
+// publishNext sends the next messages, if there are any that are not too old at the time now.
+func (p *publisher) publishNext(ctx context.Context, conn *session.Session, now time.Time) (sent bool, err error) {
 	release, err := p.turn.take(ctx, conn)
 	if err != nil {
 		return false, err
@@ -90,7 +92,7 @@ func (p *publisher) publishNext(ctx context.Context, conn *session.Session) (sen
 	if count, err = p.pace.wait(ctx, count); err != nil {
 		return false, err
 	}
-	batch, err := p.agent.outbox.Next(count, p.window.bytes())
+	batch, err := p.agent.outbox.Next(now, count, p.window.bytes())
 	if err != nil || len(batch) == 0 {
 		return false, nil
 	}

@@ -287,7 +287,7 @@ func (f formats) read(t *testing.T, connect bool) {
 func (f formats) readOutbox(t *testing.T) {
 	t.Helper()
 	o := outbox.New(f.outbox())
-	messages, err := o.Next(10, 1<<20)
+	messages, err := o.Next(time.Now(), 10, 1<<20)
 	if err != nil || len(messages) != len(outboxMessages) {
 		t.Fatalf("outbox: %v %v", messages, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"example.com/fleety/device/agent/outbox"
 )
@@ -23,7 +24,7 @@ func TestMessagesAreStoredWhereTheNextProcessFindsThem(t *testing.T) {
 			c := outbox.Config{Path: filepath.Join(dir, "outbox.db")}
 			o := outbox.New(c)
 			put(t, o, "1", "2", "3", "4")
-			batch, err := o.Next(2, 1<<20)
+			batch, err := o.Next(time.Now(), 2, 1<<20)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +45,7 @@ func TestMessagesAreStoredWhereTheNextProcessFindsThem(t *testing.T) {
 			if got := next(t, o); !slices.Equal(got, []string{"3", "4"}) {
 				t.Errorf("of the file that was moved: %v", got)
 			}
-			batch, _ = o.Next(2, 1<<20)
+			batch, _ = o.Next(time.Now(), 2, 1<<20)
 			if err := o.Acknowledge(batch[1]); err != nil {
 				t.Fatal(err)
 			}
@@ -58,5 +59,34 @@ func TestMessagesAreStoredWhereTheNextProcessFindsThem(t *testing.T) {
 				t.Errorf("in the next process: %v, want %v", got, want)
 			}
 		})
+	}
+}
+
+// A file that turns out to be damaged after it was moved is not what is at its path.
+func TestDamagedFileThatWasMovedLeavesTheOneInItsPlace(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("an open file cannot be moved")
+	}
+	dir := filepath.Join(t.TempDir(), "state")
+	c := outbox.Config{Path: filepath.Join(dir, "outbox.db")}
+	o := outbox.New(c)
+	put(t, o, "1")
+	if err := os.Rename(dir, dir+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	other := outbox.New(c)
+	put(t, other, "a")
+	other.Close()
+	if err := os.Truncate(filepath.Join(dir+".moved", "outbox.db"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Next(time.Now(), 1, 1); err == nil {
+		t.Error("a file without its pages is read")
+	}
+	if got := next(t, o); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("%v", got)
+	}
+	if kept, _ := filepath.Glob(c.Path + ".damaged-*"); kept != nil {
+		t.Errorf("renamed: %v", kept)
 	}
 }

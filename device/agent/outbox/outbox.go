@@ -198,9 +198,14 @@ func (o *Outbox) guard(work func() error) (err error) {
 		if !errors.Is(err, errDamaged) {
 			return
 		}
+		moved := o.moved()
 		if o.db != nil {
 			go o.db.Close() // which may wait for a transaction that could not be rolled back
 			o.db = nil
+		}
+		if moved { // what is at its path is another file
+			o.config.Log.Error("the outbox was damaged, and its file removed or replaced; the messages in it were not sent", "error", err)
+			return
 		}
 		aside, renameErr := osfile.SetAside(o.config.Path)
 		if renameErr != nil {
@@ -453,13 +458,12 @@ func (o *Outbox) signal() {
 }
 
 // Next returns the oldest messages that the consumer is not done with: at most count, and at most
-// bytes of payload unless the first one has more. It drops those that are too old, and those that
-// could not be removed before.
-func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
+// bytes of payload unless the first one has more. It drops those that are too old at the time now,
+// which must be of a clock that is known to be right, and those that could not be removed before.
+func (o *Outbox) Next(now time.Time, count, bytes int) (messages []Message, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.follow()
-	now := time.Now()
 	for dropped := false; ; dropped = true {
 		if err := o.open(); err != nil {
 			return nil, err

@@ -36,7 +36,7 @@ func put(t *testing.T, o *outbox.Outbox, topics ...string) {
 // next returns the topics of all messages.
 func next(t *testing.T, o *outbox.Outbox) (topics []string) {
 	t.Helper()
-	messages, err := o.Next(1<<20, 1<<30)
+	messages, err := o.Next(time.Now(), 1<<20, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestMessagesLeaveInOrderAndSurviveReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "outbox.db")
 	o := outbox.New(outbox.Config{Path: path})
 	put(t, o, "a", "b", "c", "d")
-	messages, err := o.Next(2, 1<<20)
+	messages, err := o.Next(time.Now(), 2, 1<<20)
 	if err != nil || len(messages) != 2 {
 		t.Fatal(messages, err)
 	}
@@ -78,7 +78,7 @@ func TestNextIsBoundedByBytesButNeverEmpty(t *testing.T) {
 	o := open(t, outbox.Config{})
 	put(t, o, "a", "b", "c")
 	for bytes, want := range map[int]int{1: 1, 12: 1, 24: 2, 1000: 3} {
-		if messages, err := o.Next(10, bytes); err != nil || len(messages) != want {
+		if messages, err := o.Next(time.Now(), 10, bytes); err != nil || len(messages) != want {
 			t.Errorf("%d bytes: %d messages, %v; want %d", bytes, len(messages), err, want)
 		}
 	}
@@ -138,7 +138,7 @@ func TestMessagesExpireByAgeUnlessTheClockWasNotSet(t *testing.T) {
 		if got := next(t, o); !slices.Equal(got, []string{"before the clock was set", "old", "new"}) {
 			t.Errorf("left: %v", got) // what is before them keeps the order
 		}
-		messages, _ := o.Next(1, 1)
+		messages, _ := o.Next(time.Now(), 1, 1)
 		if err := o.Acknowledge(messages[0]); err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +178,7 @@ func TestSetAsideMessagesAreKeptAndBounded(t *testing.T) {
 	o := outbox.New(outbox.Config{Path: path})
 	for i := range 105 {
 		put(t, o, fmt.Sprint(i))
-		messages, err := o.Next(1, 1)
+		messages, err := o.Next(time.Now(), 1, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func TestSetAsideMessagesAreKeptAndBounded(t *testing.T) {
 func TestDroppedMessagesAreNotSetAside(t *testing.T) {
 	o := open(t, outbox.Config{MaxBytes: 100})
 	put(t, o, "a")
-	messages, err := o.Next(1, 1)
+	messages, err := o.Next(time.Now(), 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func TestAcknowledgementsOfADamagedFileRemoveNothing(t *testing.T) {
 	for range 3 {
 		put(t, o, "old")
 	}
-	messages, err := o.Next(3, 1)
+	messages, err := o.Next(time.Now(), 3, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

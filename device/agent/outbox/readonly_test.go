@@ -3,6 +3,7 @@ package outbox
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -29,7 +30,7 @@ func TestOutboxOnADiskThatCannotBeWritten(t *testing.T) {
 	}
 	next := func(want string) Message {
 		t.Helper()
-		messages, err := o.Next(1, 1)
+		messages, err := o.Next(time.Now(), 1, 1)
 		if err != nil || len(messages) != 1 || messages[0].Topic != want {
 			t.Fatalf("next: %v, %v; want %s", messages, err, want)
 		}
@@ -48,7 +49,7 @@ func TestOutboxOnADiskThatCannotBeWritten(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	reopen(false)
-	if messages, err := o.Next(1, 1); len(messages) > 0 || err != nil {
+	if messages, err := o.Next(time.Now(), 1, 1); len(messages) > 0 || err != nil {
 		t.Errorf("%v came again, %v", messages, err)
 	}
 	if s := o.Stats(); s.Messages != 0 || s.Bytes != 0 || s.Acknowledged != 2 {

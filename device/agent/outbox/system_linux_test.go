@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // What the system cannot do now, such as to map or to lock the file, is no damage of it.
@@ -43,7 +44,7 @@ func TestFileThatTheSystemCannotMapStays(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_AS, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if messages, err := o.Next(9, 9); len(messages) != 1 || err != nil {
+	if messages, err := o.Next(time.Now(), 9, 9); len(messages) != 1 || err != nil {
 		t.Errorf("%v, %v", messages, err)
 	}
 }
