@@ -92,9 +92,7 @@ func New(c Config) *Service {
 	}
 	s := &Service{Config: c, notified: make(chan struct{}, 1), changed: make(chan struct{}, 1), unread: maxReads, results: map[string]uint64{}}
 	s.Set(c.Settings)
-	if err := s.read(); err != nil {
-		c.Log.Error("no job is carried out before the disk can be read", "error", err)
-	}
+	_ = s.read() // Serve tries again
 	return s
 }
 
