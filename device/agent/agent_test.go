@@ -429,6 +429,31 @@ func TestAgentRotatesByAge(t *testing.T) {
 	w.awaitMetrics(t, `iot_device_rotations_total{result="done"} `)
 }
 
+// What has been rotated is in use, and said to be, also where the disk fails right after it.
+func TestRotatedIdentityIsUsedWithoutItsDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	certs := filepath.Join(filepath.Dir(w.config.Dir), "certs")
+	var commits atomic.Int32
+	w.config.Provision.Progress = func(e provision.Event) {
+		if e.Step == provision.StepCommit && e.Ended && commits.Add(1) == 2 { // the first provisions the device
+			if err := os.Rename(certs, certs+".gone"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	w.run(t)
+	before := w.await(t, connected)
+	client := agent.NewClient(w.config.Socket)
+	defer client.Close()
+	if err := client.Rotate(t.Context(), thing); err != nil {
+		t.Error(err)
+	}
+	if after := w.await(t, connected); after.CertificateID == before.CertificateID {
+		t.Errorf("connected with %s, which was replaced", after.CertificateID)
+	}
+}
+
 // A request for a rotation ends with its program, here while the device is offline.
 func TestRotationIsWithdrawnWithItsRequest(t *testing.T) {
 	t.Parallel()

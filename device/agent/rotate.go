@@ -59,7 +59,8 @@ func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 			done <- err
 		}
 		s.rotationRequests = nil
-		if err == nil {
+		if err == nil { // its files may not be readable in a moment
+			s.identity = result.Identity
 			s.rotations++
 		} else {
 			s.rotationsFailed++
@@ -111,11 +112,9 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) (any, error
 		})
 		return nil, context.Cause(ctx)
 	}
-	id, err := a.provision().Store.Load()
-	if err != nil {
-		return nil, err
-	}
-	return map[string]string{"certificateId": id.Record.CertificateID}, nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return map[string]string{"certificateId": a.state.identity.Record.CertificateID}, nil
 }
 
 // provision returns the present settings, which a change of the configuration may replace.

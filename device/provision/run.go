@@ -74,13 +74,10 @@ func runWith(ctx context.Context, c Config, t timing) (_ *Result, err error) {
 		return nil, err
 	}
 	result, err := r.run(ctx)
-	if closeErr := r.journal.Close(); err == nil && closeErr != nil {
-		err = fmt.Errorf("closing provisioning journal: %w", closeErr)
+	if closeErr := r.journal.Close(); closeErr != nil { // what is left of it is a file for the next lock
+		c.Log.WarnContext(ctx, "the provisioning journal cannot be closed", "error", closeErr)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return result, nil
+	return result, err
 }
 
 // run proves the identity that is there, or provisions one.
