@@ -139,10 +139,16 @@ func Run(ctx context.Context, c Config) error {
 	var connecting sync.WaitGroup
 	defer connecting.Wait()
 	connecting.Go(func() { a.stayConnected(ctx) })
-	for {
+	for look := time.Tick(clockInterval); ; {
 		select {
 		case changed := <-c.Changes:
 			a.change(ctx, changed)
+		case <-look: // the folder may have been replaced, or another file system mounted there
+			if osfile.Holder(filepath.Join(c.Dir, "lock")) == 0 {
+				if release, err := Lock(c.Dir); err == nil {
+					defer release() // too: the former file may come back
+				}
+			}
 		case <-ctx.Done():
 			return nil
 		}

@@ -24,6 +24,7 @@ import (
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/agent/outbox"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/event"
 	"example.com/fleety/device/provision"
@@ -427,6 +428,22 @@ func TestAgentRotatesByAge(t *testing.T) {
 		t.Errorf("%+v, %v", id, err)
 	}
 	w.awaitMetrics(t, `iot_device_rotations_total{result="done"} `)
+}
+
+// A folder that is replaced under an agent, as by a file system that is mounted there, has its lock
+// soon, so that no other process takes the connection.
+func TestAgentHoldsTheLockAtItsPath(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	w.await(t, connected)
+	if err := os.Rename(w.config.Dir, w.config.Dir+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	w.await(t, func(agent.Status) bool { return osfile.Holder(filepath.Join(w.config.Dir, "lock")) == os.Getpid() })
+	if _, err := agent.Lock(w.config.Dir); !errors.Is(err, agent.ErrRunning) {
+		t.Error(err)
+	}
 }
 
 // What has been rotated is in use, and said to be, also where the disk fails right after it.

@@ -103,18 +103,15 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) (any, error
 	signal(a.rotateNow)
 	select {
 	case err := <-done:
-		if err != nil {
-			return nil, err
-		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return map[string]string{"certificateId": a.state.identity.Record.CertificateID}, err
 	case <-ctx.Done():
 		a.update(func(s *state) {
 			s.rotationRequests = slices.DeleteFunc(s.rotationRequests, func(c chan<- error) bool { return c == done })
 		})
 		return nil, context.Cause(ctx)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return map[string]string{"certificateId": a.state.identity.Record.CertificateID}, nil
 }
 
 // provision returns the present settings, which a change of the configuration may replace.
