@@ -63,16 +63,21 @@ for package; do
 	format=${format%/*}
 	BINARY=$PWD/dist/${program}_linux_$(echo "$ARCH" | sed 's/^arm\([567]\)$/armv\1/')
 	STAGE=$stage/$program
+	HOOK=
+	if [ "$program" = iot_core_local ]; then
+		HOOK=$stage/hook_$ARCH
+		[ -e "$HOOK" ] || scripts/build-hook.sh "$HOOK" "$ARCH"
+	fi
 	VERSION=$numbers${pre:+~$pre}${commits:++git$commits}
 	if [ "$format" = apk ]; then
 		VERSION=$numbers${pre:+_$(echo "$pre" | tr -d .)}${commits:+_git$commits}
 	fi
-	export ARCH BINARY STAGE VERSION
+	export ARCH BINARY HOOK STAGE VERSION
 	if [ ! -d "$STAGE" ]; then
 		mkdir "$STAGE"
 		(cd device && "$go" run ./internal/cli/manual "$program" "$STAGE")
 		gzip -9n "$STAGE"/man1/*
-		(cat LICENSE && cd device && GOWORK=off ../.ci/tools/notices "$BINARY") >"$STAGE/copyright"
+		(cat LICENSE && cd device && GOWORK=off ../.ci/tools/notices "$BINARY" ${HOOK:+"$HOOK"}) >"$STAGE/copyright"
 		chmod -R u=rwX,go=rX "$STAGE"
 	fi
 	(cd "$stage" && "$nfpm" package --config "packaging/nfpm/$program.yaml" --packager "$format" --target "$folder/") \

@@ -334,6 +334,54 @@ func TestPackagesInstallTheSameFiles(t *testing.T) {
 	}
 }
 
+// Who installs the emulator's package has no sources to build the hook from, and needs none.
+func TestPackageOfTheEmulatorBringsItsHook(t *testing.T) {
+	needPackages(t, "dpkg-deb")
+	dir, root := t.TempDir(), t.TempDir()
+	for _, args := range [][]string{
+		{"make", "-s", "release/iot_core_local/linux/" + runtime.GOARCH, ".ci/tools/nfpm", ".ci/tools/notices"},
+		{"scripts/packages.sh", "v1.2.3", dir, "iot_core_local/deb/" + runtime.GOARCH},
+		{"sh", "-c", `dpkg-deb -x "$0"/*.deb "$1"`, dir, root},
+	} {
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Dir = repository(t)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	startWithItsHook(t, filepath.Join(root, "usr/bin/iot_core_local"))
+}
+
+func TestEmulatorFindsTheHookOfItsPackage(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	command(t, "mkdir", "-p", filepath.Join(root, "bin"), filepath.Join(root, "lib/iot_core_local"))
+	copyFile(t, build(t, localCore), filepath.Join(root, "bin/iot_core_local"), 0o755)
+	copyFile(t, build(t, hook), filepath.Join(root, "lib/iot_core_local/hook"), 0o755)
+	startWithItsHook(t, filepath.Join(root, "bin/iot_core_local"))
+}
+
+// startWithItsHook starts an emulator in a folder without sources until devices can connect.
+func startWithItsHook(t *testing.T, binary string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), binary, "serve", "--json", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0")
+	var stderr bytes.Buffer
+	cmd.Dir, cmd.Stderr = t.TempDir(), &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	_ = cmd.Process.Kill() // it may have ended
+	_ = cmd.Wait()
+	if err != nil || !strings.Contains(line, `"credentials"`) {
+		t.Errorf("it is not ready: %q %v\n%s", line, err, &stderr)
+	}
+}
+
 // The same commit gives the same bytes, whatever the folder and the cache.
 func TestReleaseIsReproducible(t *testing.T) {
 	needPackages(t)

@@ -28,6 +28,23 @@ type serveOptions struct {
 	json      bool
 }
 
+// builtHook is where make local puts the hook.
+const builtHook = "dist/hook/bootstrap"
+
+// defaultHook is the hook that was built here or, where none was, that of the program's package.
+func defaultHook() string {
+	if _, err := os.Stat(builtHook); !errors.Is(err, fs.ErrNotExist) {
+		return builtHook
+	}
+	if program, err := os.Executable(); err == nil {
+		installed := filepath.Join(filepath.Dir(program), "..", "lib", "iot_core_local", "hook")
+		if _, err := os.Stat(installed); err == nil {
+			return installed
+		}
+	}
+	return builtHook
+}
+
 func newServeCmd(console *cli.Console) *cobra.Command {
 	var o serveOptions
 	var flags *pflag.FlagSet
@@ -36,6 +53,9 @@ func newServeCmd(console *cli.Console) *cobra.Command {
 			if o.Assembly != "" && !flags.Changed(flag) {
 				*value = "" // the assembly brings it
 			}
+		}
+		if o.Assembly == "" && !flags.Changed("hook") {
+			o.Hook = defaultHook()
 		}
 		return runServe(ctx, console, o)
 	})
@@ -48,7 +68,7 @@ func newServeCmd(console *cli.Console) *cobra.Command {
 	flags.StringVar(&o.Templates, "templates", localcore.EmbeddedTemplates, "read template and policies from `DIR`, or embedded, or none")
 	flags.BoolVar(&o.FastIssuer, "fast-issuer", false, "sign device certificates on the curve P-256, where AWS signs with RSA: a fleet enrolls faster")
 	flags.BoolVar(&o.CreateMissing, "create-missing", false, "create the thing types and groups that a provisioning names and that do not exist, instead of rejecting it")
-	flags.StringVar(&o.Hook, "hook", "dist/hook/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
+	flags.StringVar(&o.Hook, "hook", builtHook, "run the pre-provisioning hook at `PATH`, or none")
 	flags.StringVar(&o.CertificateProvider, "certificate-provider", localcore.NoHook, "have the Lambda function at `PATH` sign the devices' certificates, or none")
 	flags.StringToStringVar(&o.functions, "function", nil, "run `NAME=PATH` as a Lambda function for topic rules; may be given several times")
 	flags.Lookup("function").DefValue = ""
