@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -505,6 +506,28 @@ func TestJournalThatWasCutOffLosesOneDevice(t *testing.T) {
 		}
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestJournalOfTwoRunsThatBeganAtOnceIsRead has both find the file empty.
+func TestJournalOfTwoRunsThatBeganAtOnceIsRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "done.txt")
+	const header = "# iot_fleet revoked"
+	for first, ours := range map[string]bool{
+		"": true, header: true, header + header: true,
+		"\na .": false, header + " at eu-west-1": false, header + header + " at eu-west-1": false, "# iot_fleet": false,
+	} {
+		if err := os.WriteFile(path, []byte(first), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, err := controlplane.OpenJournal(path, "revoked")
+		if (err == nil) != ours {
+			t.Errorf("a file that begins with %q: error %v", first, err)
+		}
+		if err == nil {
+			j.Close()
 		}
 	}
 }
