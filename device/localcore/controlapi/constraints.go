@@ -16,15 +16,17 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// constraintsText has the inputs of the operations as AWS's service models constrain them. It is
-// made by testdata/aws_constraints.py from those of botocore; see NOTICE.
+// constraintsText has the inputs of the operations as AWS's service models constrain them, and which
+// operations have no output. It is made by testdata/aws_constraints.py from those of botocore; see
+// NOTICE.
 //
 //go:embed aws_constraints.json
 var constraintsText []byte
 
 type constraints struct {
-	Operations map[string]string // the names of the shapes of their inputs
-	Shapes     map[string]shape
+	Operations    map[string]string // the names of the shapes of their inputs
+	WithoutOutput []string          // operations that answer without a body, where others give {} at least
+	Shapes        map[string]shape
 }
 
 // A shape is what AWS's models say of a value. Min and Max bound a number, or the length of all else.

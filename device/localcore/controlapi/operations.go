@@ -236,12 +236,6 @@ func (a *api) operations() []operation {
 	}
 }
 
-// withoutOutput are the operations that AWS's models give no output: they answer
-// without a body. The others whose functions return nothing answer with an empty object.
-var withoutOutput = strings.Fields(`UpdateCertificate DeleteCertificate UpdateCACertificate DeletePolicy SetDefaultPolicyVersion
-	DeletePolicyVersion AttachPolicy DetachPolicy AttachPrincipalPolicy DetachPrincipalPolicy Publish DeleteConnection UpdateJob DeleteJob
-	CancelJobExecution DeleteJobExecution CreateTopicRule ReplaceTopicRule DeleteTopicRule EnableTopicRule DisableTopicRule`)
-
 // awsOperations has a line "NAME METHOD PATH" for each operation of AWS's
 // models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29.
 //

@@ -106,7 +106,7 @@ func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer a
 			}
 		}
 	}
-	if answer == nil && !slices.Contains(withoutOutput, o.name) {
+	if answer == nil && !slices.Contains(model().WithoutOutput, o.name) {
 		answer = object{}
 	}
 	return answer, err

@@ -1,8 +1,9 @@
 """Prints the constraints of AWS's service models on the inputs of the operations named on stdin.
 
-See TestConstraintsAreThoseOfTheServiceModels, which runs this. A shape has its type, its bounds (of
-a length or of a number), its pattern in Go's syntax, its values, and its members by the names that
-they have in a request. Strings, numbers and Booleans without any constraint are all the same.
+It also prints which of them have no output. See TestConstraintsAreThoseOfTheServiceModels, which
+runs this. A shape has its type, its bounds (of a length or of a number), its pattern in Go's syntax,
+its values, and its members by the names that they have in a request. Strings, numbers and Booleans
+without any constraint are all the same.
 """
 import json
 import re
@@ -13,7 +14,7 @@ import botocore.session
 
 SERVICES = {"iot": "", "iot-data": "", "iot-jobs-data": "iot-jobs-data.", "iotsecuretunneling": "IoTSecuredTunneling."}
 emulated = set(sys.stdin.read().split())
-shapes, operations, taken = {}, {}, {}
+shapes, operations, taken, without_output = {}, {}, {}, set()
 ACTIONS = ("lambda", "republish", "http")  # that are emulated
 
 
@@ -86,6 +87,8 @@ for service, prefix in SERVICES.items():
         if (name in emulated or service == "iotsecuretunneling") and operation.input_shape:
             operations[prefix + name] = add(operation.input_shape)
             operations.setdefault(name, operations[prefix + name])
+        if name in emulated and not operation.output_shape:
+            without_output.add(name)
 
 # Of these operations no model knows the constraints that the developer guide names.
 client = {"clientId": "ClientId"}
@@ -105,4 +108,5 @@ def lines(entries):
     return ",\n".join(json.dumps(k) + ": " + json.dumps(v) for k, v in sorted(entries.items()))
 
 
-print('{"botocore": "%s",\n"operations": {\n%s\n},\n"shapes": {\n%s\n}}' % (botocore.__version__, lines(operations), lines(shapes)))
+print('{"botocore": "%s",\n"operations": {\n%s\n},\n"withoutOutput": %s,\n"shapes": {\n%s\n}}' % (
+    botocore.__version__, lines(operations), json.dumps(sorted(without_output)), lines(shapes)))
