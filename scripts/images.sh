@@ -29,7 +29,9 @@ for architecture in amd64 arm64; do
 	scripts/build-hook.sh "$stage/hook_$architecture" "$architecture"
 done
 for program in iot_device iot_core_local iot_fleet; do
-	(cat LICENSE && cd device && GOWORK=off ../.ci/tools/notices "$stage/${program}"_linux_*) \
+	set -- "$stage/${program}"_linux_*
+	if [ "$program" = iot_core_local ]; then set -- "$@" "$stage"/hook_*; fi
+	(cat LICENSE && cd device && GOWORK=off ../.ci/tools/notices "$@") \
 		>"$stage/${program}_THIRD_PARTY_NOTICES.txt"
 done
 .ci/tools/images "$version" "$commit" "$time" "$stage" "$folder"
