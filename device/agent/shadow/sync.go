@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
@@ -105,7 +106,7 @@ func (s *Shadow) Serve(ctx context.Context, conn session.Shared) error {
 		case <-s.changed:
 		case <-expired:
 			if x.waiting != nil {
-				x.fail("waiting for the Device Shadow service", context.DeadlineExceeded)
+				x.fail("waiting for the Device Shadow service", fmt.Errorf("no answer within %v", answerTimeout))
 				x.repeat(countFailed)
 			}
 		case <-ctx.Done():
