@@ -144,7 +144,7 @@ func (c *Conn) setDisconnectReason(reason string) (first string) {
 }
 
 const (
-	flushAt = 16 << 10 // bytes that are written together
+	flushAt = 16 << 10 // bytes that are written together: a TLS record has room for no more (RFC 8446, section 5.1)
 	maxOut  = 64 << 10 // bytes that wait while others are being written
 )
 

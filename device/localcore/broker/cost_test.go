@@ -94,3 +94,39 @@ func TestMessageAllocatesLittle(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Messages that wait leave in as few TLS records as they fit in, each of which takes a system call.
+func TestMessagesThatWaitFillTLSRecords(t *testing.T) {
+	const messages, record = 21, 16 << 10
+	for _, size := range []int{1, 100, 1024, 4096, 8 << 10, 20 << 10} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, Config{})
+			p := b.connect(4, "s")
+			p.subscribe(1, "t")
+			for range messages {
+				b.Publish(&Message{Topic: "t", QoS: 1, Payload: make([]byte, size)})
+			}
+			records, buffer := 0, make([]byte, 1<<20)
+			for left := messages * size; left > 0; {
+				synctest.Wait()
+				n, err := p.conn.Read(buffer) // what is written together
+				if err != nil {
+					t.Fatal(err)
+				}
+				left -= n
+				records += (n + record - 1) / record
+			}
+			together := max(1, record/(size+16))
+			want := 1 + (messages-2+together)/together // the first message leaves by itself
+			if size > record {
+				want = 2 * messages
+			}
+			if records > want {
+				t.Errorf("%d messages of %d bytes took %d records, want %d", messages, size, records, want)
+			}
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -275,7 +275,11 @@ func (b *Broker) deliver(s *session) {
 	now, queued := b.config.Now(), 0 // bytes since the latest flush
 	for {
 		d, c := s.next(now)
-		if c != nil && (d == nil || queued >= flushAt) {
+		size := 0 // of the packet, or a little more; without properties
+		if d != nil {
+			size = 16 + len(d.message.Topic) + len(d.message.Payload)
+		}
+		if c != nil && (d == nil || queued > 0 && queued+size > flushAt) {
 			_ = c.flush() // the reader sees that the connection is gone
 			now, queued = b.config.Now(), 0
 		}
@@ -303,7 +307,7 @@ func (b *Broker) deliver(s *session) {
 		if err := c.queueMessage(d, now); err != nil && errors.Is(err, packets.ErrPacketTooLarge) {
 			b.discard(c, d, "the message is larger than the client's Maximum Packet Size") // [MQTT-3.1.2-25]
 		}
-		queued += len(d.message.Payload)
+		queued += size
 	}
 }
 
