@@ -13,7 +13,9 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+	"time"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -21,6 +23,10 @@ import (
 	"example.com/fleety/hook/admit"
 	"example.com/fleety/hook/serials"
 )
+
+// requestTimeout bounds each attempt of a request: a silent server is not waited for without end.
+// Tests have less patience.
+var requestTimeout = 30 * time.Second
 
 func main() {
 	if err := newCommand(openTable).Execute(); err != nil {
@@ -30,7 +36,8 @@ func main() {
 }
 
 func openTable(ctx context.Context, name string) (*serials.Table, error) {
-	c, err := config.LoadDefaultConfig(ctx)
+	client := awshttp.NewBuildableClient().WithTimeout(requestTimeout)
+	c, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client))
 	if err != nil {
 		return nil, fmt.Errorf("finding credentials and Region: %w", err)
 	}

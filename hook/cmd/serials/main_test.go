@@ -137,6 +137,25 @@ func TestLoadStopsWhenInterrupted(t *testing.T) {
 	}
 }
 
+func TestSilentServerIsNotWaitedForEver(t *testing.T) {
+	released := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-released }))
+	defer silent.Close()
+	defer close(released)
+	for name, value := range map[string]string{
+		"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_ENDPOINT_URL": silent.URL, "AWS_MAX_ATTEMPTS": "1",
+	} {
+		t.Setenv(name, value)
+	}
+	defer func(d time.Duration) { requestTimeout = d }(requestTimeout)
+	requestTimeout = 50 * time.Millisecond
+	command := newCommand(openTable)
+	command.SetArgs([]string{"release", "--table", "T", "2974685"})
+	if err := command.ExecuteContext(t.Context()); err == nil {
+		t.Error("a silent server released a serial number")
+	}
+}
+
 // TestMain is also the program, for tests that send it a signal.
 func TestMain(m *testing.M) {
 	if os.Getenv("SERIALS_MAIN") != "" {

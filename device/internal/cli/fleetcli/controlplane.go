@@ -31,10 +31,9 @@ import (
 	"example.com/fleety/device/internal/term"
 )
 
-// attempts at one request: other users of the account take their part of AWS's rates, too.
 const (
-	attempts       = 6
-	requestTimeout = 30 * time.Second // of each
+	attempts       = 6                // at one request: other users of the account take their part of AWS's rates, too
+	requestTimeout = 30 * time.Second // of each attempt; without it a silent server would be waited for, also after Ctrl-C
 )
 
 // controlOptions are what the commands of the control plane share.
@@ -204,7 +203,6 @@ func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpo
 	if err != nil || o.endpointURL != "" && (api.Hostname() == "" || api.Scheme != "http" && api.Scheme != "https") {
 		return nil, "", &fleet.ValueError{Name: "endpoint-url", Value: strconv.Quote(o.endpointURL), Want: "a URL, as in http://127.0.0.1:8480"}
 	}
-	// Without a limit a change would wait for a server that is silent for ever, also after Ctrl-C.
 	httpClient := awshttp.NewBuildableClient().WithTimeout(requestTimeout)
 	if o.endpointURL != "" && !onAWS(api.Hostname()) {
 		return iot.New(iot.Options{
